@@ -1,0 +1,1 @@
+"""The journal: every frame, outcome and finding of every run, in bounded memory."""

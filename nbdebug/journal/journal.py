@@ -1,0 +1,186 @@
+"""Journal: what happened in every run. Written by the training thread, read by any; locked throughout."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+
+from nbdebug.journal.series import Curve, Smoothed, Thinned
+from nbdebug.records.commands import Outcome
+from nbdebug.records.findings import Finding
+from nbdebug.records.frames import Activations, Frame, GradientFlow
+from nbdebug.records.runs import Mark, Run
+from nbdebug.records.signals import Series, Signal, Split
+from nbdebug.records.view import Points, RunView
+
+TRAIN_LOSS = Series(Signal.LOSS, split=Split.TRAIN)
+VAL_LOSS = Series(Signal.LOSS, split=Split.VAL)
+MAX_OUTCOMES = 10_000
+NO_POINTS = Points(np.zeros(0, dtype=np.int64), np.zeros(0))
+T = TypeVar("T")
+
+
+def _peaks(older: GradientFlow, newer: GradientFlow) -> GradientFlow:
+    """The larger of each; NaN stays NaN. A model that changed its layers has nothing to compare."""
+    if older.layers != newer.layers:
+        return newer
+    return replace(
+        newer,
+        mean=np.maximum(older.mean, newer.mean),
+        max=np.maximum(older.max, newer.max),
+        clipped_mean=np.maximum(older.clipped_mean, newer.clipped_mean),
+        clipped_max=np.maximum(older.clipped_max, newer.clipped_max),
+    )
+
+
+def _newer(older: Activations, newer: Activations) -> Activations:
+    return newer
+
+
+@dataclass
+class RunRecord:
+    """All that is kept of one run; its own steps only."""
+
+    run: Run
+    curves: dict[Series, Curve] = field(default_factory=dict)
+    smooth: Smoothed = field(default_factory=Smoothed)
+    gradients: Thinned[GradientFlow] = field(default_factory=lambda: Thinned(_peaks))
+    activations: Thinned[Activations] = field(default_factory=lambda: Thinned(_newer, 128))
+    last_step: int = 0
+
+
+class Journal:
+    """Runs with their curves, outcomes, findings and marks. ``version`` changes with every entry."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._lock = threading.RLock()
+        self._runs: dict[str, RunRecord] = {}
+        self._outcomes: deque[Outcome] = deque(maxlen=MAX_OUTCOMES)
+        self._findings: deque[Finding] = deque(maxlen=MAX_OUTCOMES)
+        self._marks: list[Mark] = []
+
+    def begin_run(self, run: Run) -> None:
+        """A run exists from now on."""
+        with self._lock:
+            self._runs[run.name] = RunRecord(run, last_step=run.step)
+            self.version += 1
+
+    def record(self, frame: Frame) -> None:
+        """Take in a frame; steps of a run only grow."""
+        with self._lock:
+            kept = self._runs[frame.run]
+            for series, value in frame.scalars:
+                curve = kept.curves.get(series)
+                if curve is None:
+                    curve = kept.curves[series] = Curve()
+                curve.append(frame.step, value)
+                if series == TRAIN_LOSS:
+                    kept.smooth.append(frame.step, value)
+            if frame.gradients is not None:
+                kept.gradients.append(frame.step, frame.gradients)
+            if frame.activations is not None:
+                kept.activations.append(frame.step, frame.activations)
+            kept.last_step = frame.step
+            self.version += 1
+
+    def record_outcome(self, outcome: Outcome) -> None:
+        """Keep what became of a command."""
+        with self._lock:
+            self._outcomes.append(outcome)
+            self.version += 1
+
+    def record_finding(self, finding: Finding) -> None:
+        """Keep a finding."""
+        with self._lock:
+            self._findings.append(finding)
+            self.version += 1
+
+    def mark(self, mark: Mark) -> None:
+        """Mark an intervention on the curves; a further change at the same step replaces the same words."""
+        with self._lock:
+            self._marks.append(mark)
+            self.version += 1
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """All runs by name, oldest first."""
+        with self._lock:
+            return {name: kept.run for name, kept in self._runs.items()}
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What became of the latest commands, oldest first."""
+        with self._lock:
+            return tuple(self._outcomes)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings, oldest first."""
+        with self._lock:
+            return tuple(self._findings)
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """All interventions, oldest first."""
+        with self._lock:
+            return tuple(self._marks)
+
+    def read(self, run: str, look: Callable[[RunRecord], T]) -> T:
+        """Call ``look`` on a run's record while nobody writes; it must copy what it keeps."""
+        with self._lock:
+            return look(self._runs[run])
+
+    def lineage(self, run: str) -> list[tuple[str, int | None]]:
+        """The runs that led to this one, oldest first, each with its last step that counts (``None``: all)."""
+        with self._lock:
+            line: list[tuple[str, int | None]] = [(run, None)]
+            at = self._runs[run].run
+            while at.parent is not None:
+                line.append((at.parent, at.step))
+                at = self._runs[at.parent].run
+            return line[::-1]
+
+    def latest_gradients(self, run: str) -> tuple[GradientFlow | None, int]:
+        """The newest gradient flow of a run, or of those it came from, and its step."""
+        return self._latest(run, lambda kept: (kept.gradients.latest, kept.gradients.latest_step))
+
+    def latest_activations(self, run: str) -> tuple[Activations | None, int]:
+        """The newest activation histograms of a run, or of those it came from, and their step."""
+        return self._latest(run, lambda kept: (kept.activations.latest, kept.activations.latest_step))
+
+    def run_views(self, max_points: int) -> tuple[RunView, ...]:
+        """Every run as drawn, oldest first, with at most about ``max_points`` points a curve."""
+        with self._lock:
+            return tuple(_run_view(kept, max_points) for kept in self._runs.values())
+
+    def _latest(self, run: str, look: Callable[[RunRecord], tuple[T | None, int]]) -> tuple[T | None, int]:
+        with self._lock:
+            for name, last in reversed(self.lineage(run)):
+                record, step = look(self._runs[name])
+                if record is not None and (last is None or step <= last):
+                    return record, step
+            return None, 0
+
+
+def _run_view(kept: RunRecord, max_points: int) -> RunView:
+    def points(series: Series) -> Points:
+        curve = kept.curves.get(series)
+        return curve.points(max_points) if curve is not None else NO_POINTS
+
+    metrics = tuple(
+        (series.text, curve.last_value) for series, curve in kept.curves.items() if series.signal is Signal.METRIC
+    )
+    return RunView(
+        run=kept.run,
+        train=points(TRAIN_LOSS),
+        smooth=kept.smooth.curve.points(max_points),
+        val=points(VAL_LOSS),
+        metrics=metrics,
+        steps=kept.last_step - kept.run.step,
+    )

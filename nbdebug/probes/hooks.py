@@ -1,0 +1,45 @@
+"""The one place where module hooks are put on, so that they all come off. Training thread only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+ForwardHook = Callable[[nn.Module, Any, Any], None]
+
+
+class HookSet:
+    """Forward hooks that live for one step. A hook that raises stops all; the model's own forward goes on.
+
+    ``seconds`` is what the hooks took since the last :meth:`remove`; ``error`` is what one of them raised.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.error: Exception | None = None
+        self._handles: list[RemovableHandle] = []
+
+    def add(self, module: nn.Module, hook: ForwardHook) -> None:
+        """Call ``hook(module, args, output)`` after each forward of the module; its result is ignored."""
+
+        def guarded(module: nn.Module, args: Any, output: Any) -> None:
+            if self.error is not None:
+                return
+            began = time.perf_counter()
+            try:
+                hook(module, args, output)
+            except Exception as error:  # meets whatever modules people write; told when the step is over
+                self.error = error
+            self.seconds += time.perf_counter() - began
+
+        self._handles.append(module.register_forward_hook(guarded))
+
+    def remove(self) -> None:
+        """Take all of them off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()

@@ -1,0 +1,157 @@
+"""What a person can ask of a running session, and what became of it.
+
+Commands are made on any thread, wait in the mailbox, and are applied by the training thread at a safe point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class ClipMode(StrEnum):
+    """How gradients are clipped before the update."""
+
+    OFF = "off"
+    NORM = "norm"
+    VALUE = "value"
+
+
+class InitScheme(StrEnum):
+    """Weight initialisations, by the names of ``torch.nn.init`` where it has one."""
+
+    DEFAULT = "default"
+    XAVIER_UNIFORM = "xavier_uniform"
+    XAVIER_NORMAL = "xavier_normal"
+    KAIMING_UNIFORM = "kaiming_uniform"
+    KAIMING_NORMAL = "kaiming_normal"
+    LECUN_UNIFORM = "lecun_uniform"
+    LECUN_NORMAL = "lecun_normal"
+    ORTHOGONAL = "orthogonal"
+
+
+class StartPoint(StrEnum):
+    """Where a rerun begins, by name: the first step ever, or the start of the last epoch run."""
+
+    START = "start"
+    LAST_EPOCH = "last_epoch"
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A clipping rule; ``threshold`` is a norm or an absolute value, and means nothing when off."""
+
+    mode: ClipMode = ClipMode.OFF
+    threshold: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """New knob values; ``None`` leaves a knob as it is.
+
+    ``lr`` for all groups (the others keep their ratio to the first) or by group name; ``dropout`` for all layers or
+    by layer name.
+    """
+
+    lr: float | Mapping[str, float] | None = None
+    clip: Clip | None = None
+    dropout: float | Mapping[str, float] | None = None
+
+    def __bool__(self) -> bool:
+        return not (self.lr is None and self.clip is None and self.dropout is None)
+
+    def __str__(self) -> str:
+        parts = []
+        if self.lr is not None:
+            parts.append(f"lr {_values(self.lr)}")
+        if self.clip is not None:
+            off = self.clip.mode is ClipMode.OFF
+            parts.append("clip off" if off else f"clip {self.clip.mode} {self.clip.threshold:g}")
+        if self.dropout is not None:
+            parts.append(f"dropout {_values(self.dropout)}")
+        return ", ".join(parts)
+
+
+def _values(value: float | Mapping[str, float]) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {number:g}" for name, number in value.items())
+    return f"{value:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Train for so many epochs or steps; with neither, until stopped."""
+
+    epochs: int | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Stop between steps, ready to go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Go on after a pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Take ``count`` steps, then pause."""
+
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the run at the next safe point; the model keeps its weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetKnobs:
+    """Change knobs from the next step on."""
+
+    changes: Changes
+
+
+@dataclass(frozen=True, slots=True)
+class Reinitialize:
+    """Draw new weights; ``layers`` empty means all. The optimizer's state of what is redrawn is cleared unless kept."""
+
+    scheme: InitScheme
+    seed: int
+    layers: tuple[str, ...] = ()
+    keep_optimizer_state: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rerun:
+    """Go back to ``start``, apply the changes, and train on a branch."""
+
+    start: StartPoint
+    epochs: int | None = None
+    steps: int | None = None
+    changes: Changes = field(default_factory=Changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """Put the latest state of a run back into the model."""
+
+    run: str
+
+
+Command = Start | Pause | Resume | Step | Stop | SetKnobs | Reinitialize | Rerun | Checkout
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a command: applied after ``step`` steps of ``run``, or refused, and in which words."""
+
+    command: Command
+    run: str
+    step: int
+    ok: bool
+    text: str

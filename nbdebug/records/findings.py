@@ -1,0 +1,37 @@
+"""What the debugger has to say about a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """How much a finding matters: told for completeness, worth a look, or the run is broken."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class Cause(StrEnum):
+    """Why a finding was made."""
+
+    NAN_LOSS = "nan_loss"
+    EVAL_MODE_IN_TRAINING = "eval_mode_in_training"
+    USER_ERROR = "user_error"
+    WATCHING_DISABLED = "watching_disabled"
+    NOT_REPRODUCIBLE = "not_reproducible"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A cause, found at a step of a run, with the evidence in words; ``detail`` may hold a traceback."""
+
+    cause: Cause
+    severity: Severity
+    run: str
+    step: int
+    title: str
+    why: str
+    detail: str = ""

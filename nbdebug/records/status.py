@@ -1,0 +1,72 @@
+"""Where a session stands: its state, its place in the data, its knobs. Made by the training thread at safe points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nbdebug.records.commands import Clip
+
+
+class State(StrEnum):
+    """What the training thread is doing."""
+
+    IDLE = "idle"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Progress. ``epoch`` counts finished epochs, ``batch`` the batches done in the present one.
+
+    ``batches`` is ``None`` for loaders without a length, the goals are ``None`` for a run without an end.
+    ``watching`` is the share of run time that measuring took; ``message`` says why training is not running, if so.
+    """
+
+    state: State = State.IDLE
+    run: str = "main"
+    epoch: int = 0
+    batch: int = 0
+    batches: int | None = None
+    step: int = 0
+    goal_epoch: int | None = None
+    goal_step: int | None = None
+    steps_per_s: float = 0.0
+    remaining_s: float | None = None
+    watching: float = 0.0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRate:
+    """A parameter group's learning rate: what was ``asked`` for, and what is ``in_force`` after the schedule."""
+
+    name: str
+    asked: float
+    in_force: float
+
+
+@dataclass(frozen=True, slots=True)
+class DropoutLayer:
+    """A layer that drops with probability ``p`` while training."""
+
+    name: str
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class KnobStates:
+    """Every knob's present value. ``schedule`` names the scheduler, empty when there is none.
+
+    ``optimizer`` names the optimizer; ``init_layers`` are the layers that re-initialisation can redraw.
+    """
+
+    groups: tuple[GroupRate, ...]
+    schedule: str
+    clip: Clip
+    dropout: tuple[DropoutLayer, ...]
+    optimizer: str = ""
+    init_layers: tuple[str, ...] = ()

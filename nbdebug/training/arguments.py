@@ -1,0 +1,92 @@
+"""Checks of what the user passes to the debugger, each returning its mistakes in words. Any thread."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from nbdebug.records.commands import InitScheme, StartPoint
+from nbdebug.training.modules import named_parameters
+from nbdebug.training.trainer import Trainer
+
+SCHEME_ALIASES = {
+    "he": "kaiming_normal",
+    "he_normal": "kaiming_normal",
+    "he_uniform": "kaiming_uniform",
+    "glorot": "xavier_uniform",
+    "glorot_normal": "xavier_normal",
+    "glorot_uniform": "xavier_uniform",
+    "lecun": "lecun_normal",
+}
+
+
+def model_mistakes(model: Any, trainer: Any, budget: Any) -> list[str]:
+    """Why this model, trainer and budget can't make a debugger."""
+    mistakes = []
+    modules = model.values() if isinstance(model, Mapping) else [model]
+    strangers = [module for module in modules if not isinstance(module, nn.Module)]
+    if strangers or not modules:
+        mistakes.append(_no_module(strangers[0] if strangers else model))
+    if not isinstance(trainer, Trainer):
+        mistakes.append(
+            f"the second argument must be an nbdebug.Trainer, not a {type(trainer).__name__}: "
+            "Trainer(optimizer, loss_fn, train_loader)"
+        )
+    if budget is not None and not (isinstance(budget, (int, float)) and 0 < budget <= 1):
+        mistakes.append(f"budget={budget!r}: give a share of step time above 0, such as 0.05, or None for every step")
+    if mistakes:
+        return mistakes
+    if not named_parameters(model):
+        return ["the model has no parameters, so there is nothing to train"]
+    return trainer.mistakes_with(model)
+
+
+def _no_module(thing: Any) -> str:
+    if isinstance(thing, type):
+        return f"model is the class {thing.__name__}: call it, as in {thing.__name__}()"
+    return f"model must be a torch.nn.Module or a mapping of them, not a {type(thing).__name__}"
+
+
+def extent_mistakes(epochs: Any, steps: Any, *, needed: bool = False) -> list[str]:
+    """Why so many epochs or steps can't be trained."""
+    mistakes = [
+        f"{name}={value!r}: give a whole number of at least 1"
+        for name, value in (("epochs", epochs), ("steps", steps))
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1)
+    ]
+    if needed and epochs is None and steps is None:
+        mistakes.append("say how long: run(epochs=3) or run(steps=200); start() trains until stopped")
+    return mistakes
+
+
+def start_mistakes(start: Any) -> list[str]:
+    """Why a rerun can't start there."""
+    known = [str(point) for point in StartPoint]
+    return [] if start in known else [f"start={start!r}: a rerun starts at one of {', '.join(map(repr, known))}"]
+
+
+def scheme_mistakes(scheme: Any, seed: Any) -> list[str]:
+    """Why this init scheme and seed can't be used."""
+    mistakes = []
+    known = [str(each) for each in InitScheme]
+    if scheme not in known:
+        near = SCHEME_ALIASES.get(str(scheme)) or next(iter(difflib.get_close_matches(str(scheme), known, 1)), None)
+        hint = f"did you mean {near!r}?" if near else f"there are {', '.join(known)}"
+        mistakes.append(f"unknown init scheme {scheme!r}: {hint}")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
+        mistakes.append(f"seed={seed!r}: give a whole number of at least 0")
+    return mistakes
+
+
+def layer_mistakes(layers: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Names that are no layer, each with its nearest."""
+    names = list(known)
+    mistakes = []
+    for layer in layers:
+        if layer not in names:
+            near = difflib.get_close_matches(str(layer), names, 1, 0.3)
+            mistakes.append(f"no layer {layer!r}" + (f": did you mean {near[0]!r}?" if near else ""))
+    return mistakes

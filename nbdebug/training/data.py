@@ -1,0 +1,137 @@
+"""The place in the training data: which batch comes next, and how to come back to it.
+
+Used by the training thread only, within its turn: taking a batch may draw random numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from nbdebug.records.errors import ConfigurationError
+from nbdebug.training.rng import RandomState, preserved
+from nbdebug.training.trainer import length
+
+END = object()
+
+
+@dataclass(frozen=True, slots=True)
+class DataPosition:
+    """So many batches into an epoch that began with these random states."""
+
+    batch: int
+    epoch_random: RandomState | None
+    epoch_generators: tuple[Any, ...]
+    generators: tuple[Any, ...]
+
+
+class DataCursor:
+    """Goes through the training loader, epoch after epoch, and knows where it is."""
+
+    def __init__(self, train_loader: Iterable[Any], val_loader: Iterable[Any] | None) -> None:
+        self.batch = 0
+        self.batches = length(train_loader)
+        self._loader = train_loader
+        self._sources = [source for loader in (train_loader, val_loader) for source in _random_sources(loader)]
+        self._iterator: Iterator[Any] | None = None
+        self._ahead: list[Any] = []
+        self._epoch_random: RandomState | None = None
+        self._epoch_generators: tuple[Any, ...] = ()
+
+    def take(self) -> Any:
+        """The next batch, or :data:`END` when the epoch is over."""
+        if self._iterator is None:
+            self._begin()
+        taken = self._ahead.pop() if self._ahead else next(self._iterator, END)  # type: ignore[call-overload]
+        if taken is END and self.batch == 0:
+            raise ConfigurationError("train_loader is empty: it yielded no batch, so there is nothing to train on")
+        if taken is not END:
+            self.batch += 1
+        return taken
+
+    def at_end(self) -> bool:
+        """Whether the epoch is over; looks one batch ahead only where the loader's length says that it is."""
+        if self.batch != self.batches:
+            return False
+        if not self._ahead:
+            self._ahead.append(next(self._iterator, END))  # type: ignore[call-overload]
+        return self._ahead[-1] is END
+
+    def drop_iterator(self) -> None:
+        """Let go of the loader's iterator and its workers."""
+        self._iterator = None
+
+    def rewind_epoch(self) -> None:
+        """Before the first batch of an epoch."""
+        self.batch = 0
+        self._iterator = None
+        self._ahead.clear()
+
+    def position(self) -> DataPosition:
+        """Where we are, to come back to."""
+        return DataPosition(self.batch, self._epoch_random, self._epoch_generators, self._generator_states())
+
+    def restore(self, position: DataPosition) -> None:
+        """Come back: fresh workers, the epoch's own shuffling, the batches already seen taken and dropped."""
+        self.rewind_epoch()
+        _drop_persistent_workers(self._loader)
+        if position.batch and position.epoch_random is not None:
+            with preserved():
+                position.epoch_random.restore()
+                self._set_generators(position.epoch_generators)
+                self._begin()
+                for _ in range(position.batch):
+                    self.take()
+        self._set_generators(position.generators)
+
+    def _begin(self) -> None:
+        self._epoch_random = RandomState.capture()
+        self._epoch_generators = self._generator_states()
+        self._iterator = iter(self._loader)
+
+    def _generator_states(self) -> tuple[Any, ...]:
+        return tuple(_state_of(source) for source in self._sources)
+
+    def _set_generators(self, states: tuple[Any, ...]) -> None:
+        for source, state in zip(self._sources, states, strict=True):
+            _set_state(source, state)
+
+
+def _random_sources(loader: Any) -> list[Any]:
+    """Generators that a loader, its samplers and its dataset hold: torch's, numpy's and Python's."""
+    holders = [loader, *(getattr(loader, name, None) for name in ("sampler", "batch_sampler", "dataset"))]
+    holders.append(getattr(getattr(loader, "batch_sampler", None), "sampler", None))
+    kinds = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+    found: dict[int, Any] = {}
+    for holder in holders:
+        for value in getattr(holder, "__dict__", {}).values():
+            if isinstance(value, kinds):
+                found[id(value)] = value
+    return list(found.values())
+
+
+def _state_of(source: Any) -> Any:
+    if isinstance(source, np.random.Generator):
+        return copy.deepcopy(source.bit_generator.state)
+    return source.getstate() if isinstance(source, random.Random) else source.get_state()
+
+
+def _set_state(source: Any, state: Any) -> None:
+    if isinstance(source, np.random.Generator):
+        source.bit_generator.state = state
+    elif isinstance(source, random.Random):
+        source.setstate(state)
+    else:
+        source.set_state(state)
+
+
+def _drop_persistent_workers(loader: Any) -> None:
+    """Persistent workers carry random states that can't be set back; without an iterator, new ones are started."""
+    if getattr(loader, "persistent_workers", False):
+        loader._iterator = None

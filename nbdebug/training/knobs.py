@@ -1,0 +1,284 @@
+"""Knobs: what can be changed while training. Reads and sets them; the training thread applies, any thread validates.
+
+A learning rate under a schedule is a factor: the schedule keeps writing its own values, and each update runs with them
+times the factor (see :mod:`nbdebug.training.update`). Without a schedule the group's ``lr`` is written directly.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+from torch.optim import Optimizer
+
+from nbdebug.records.commands import Changes, Clip, ClipMode
+from nbdebug.records.status import DropoutLayer, GroupRate, KnobStates
+from nbdebug.training.modules import Model, named_modules, named_parameters
+from nbdebug.training.trainer import Trainer
+
+NAMES = ("lr", "clip_norm", "clip_value", "dropout")
+ALIASES = {
+    "learning_rate": "lr",
+    "clip": "clip_norm",
+    "grad_clip": "clip_norm",
+    "max_norm": "clip_norm",
+    "gradient_clipping": "clip_norm",
+    "p": "dropout",
+    "drop": "dropout",
+}
+
+
+@dataclass
+class RateGroup:
+    """A parameter group of an optimizer, with the factor that the person put on its schedule (1: untouched)."""
+
+    name: str
+    optimizer: Optimizer
+    index: int
+    scheduled: bool
+    first_lr: float
+    factor: float = 1.0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The optimizer's own group."""
+        return self.optimizer.param_groups[self.index]
+
+    @property
+    def base(self) -> float:
+        """What a schedule scales: its peak where it names one, else its start."""
+        peak = self.options.get("max_lr", self.options.get("initial_lr", self.first_lr))
+        return float(peak) or self.first_lr
+
+    @property
+    def asked(self) -> float:
+        """The learning rate as asked for, before the schedule's own factor."""
+        return self.base * self.factor if self.scheduled else float(self.options["lr"])
+
+    @property
+    def in_force(self) -> float:
+        """The learning rate that the next update uses."""
+        return float(self.options["lr"]) * self.factor
+
+    def ask(self, lr: float) -> None:
+        """Ask for a learning rate."""
+        if self.scheduled:
+            self.factor = lr / self.base if self.base else 1.0
+        elif isinstance(self.options["lr"], torch.Tensor):
+            self.options["lr"].fill_(lr)
+        else:
+            self.options["lr"] = lr
+
+
+@dataclass(frozen=True)
+class KnobSettings:
+    """What a snapshot keeps of the knobs; learning rates themselves are the optimizer's."""
+
+    factors: tuple[float, ...]
+    clip: Clip
+    dropout: tuple[float, ...]
+
+
+@dataclass
+class Knobs:
+    """All knobs of one model and trainer."""
+
+    model: Model
+    trainer: Trainer
+    clip: Clip = field(default_factory=Clip)
+    groups: list[RateGroup] = field(default_factory=list)
+    dropout_layers: dict[str, nn.Module] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again at the model and optimizer, which the user may have edited; factors are kept by group name."""
+        factors = {group.name: group.factor for group in self.groups}
+        self.groups = list(_rate_groups(self.trainer))
+        for group in self.groups:
+            group.factor = factors.get(group.name, 1.0)
+        self.dropout_layers = {name: m for name, m in named_modules(self.model).items() if _drops(m)}
+
+    def states(self, init_layers: tuple[str, ...] = ()) -> KnobStates:
+        """Every knob's present value."""
+        schedulers = {type(s).__name__: None for s in self.trainer.schedulers.values()}
+        optimizers = {type(o).__name__: None for o in self.trainer.optimizers.values()}
+        return KnobStates(
+            groups=tuple(GroupRate(group.name, group.asked, group.in_force) for group in self.groups),
+            schedule=", ".join(schedulers),
+            clip=self.clip,
+            dropout=tuple(DropoutLayer(name, _dropout_of(layer)) for name, layer in self.dropout_layers.items()),
+            optimizer=", ".join(optimizers),
+            init_layers=init_layers,
+        )
+
+    @property
+    def dropout(self) -> float | None:
+        """The dropout probability, the mean over layers where they differ; ``None`` without a dropout layer."""
+        values = [_dropout_of(layer) for layer in self.dropout_layers.values()]
+        if not values:
+            return None
+        return values[0] if min(values) == max(values) else sum(values) / len(values)
+
+    def mistakes(self, changes: Changes) -> list[str]:
+        """Why these changes can't be made, a line for each reason."""
+        return [*self._rate_mistakes(changes.lr), *_clip_mistakes(changes.clip), *self._dropout_mistakes(changes.dropout)]
+
+    def apply(self, changes: Changes) -> None:
+        """Make changes that have no :meth:`mistakes`. Training thread, safe point."""
+        if changes.lr is not None:
+            self._set_rates(changes.lr)
+        if changes.clip is not None:
+            self.clip = changes.clip
+        if changes.dropout is not None:
+            chosen = changes.dropout
+            values = chosen if isinstance(chosen, Mapping) else dict.fromkeys(self.dropout_layers, chosen)
+            for name, p in values.items():
+                _set_dropout(self.dropout_layers[name], p)
+
+    def settings(self) -> KnobSettings:
+        """For a snapshot."""
+        dropout = tuple(_dropout_of(layer) for layer in self.dropout_layers.values())
+        return KnobSettings(tuple(group.factor for group in self.groups), self.clip, dropout)
+
+    def restore(self, settings: KnobSettings) -> None:
+        """From a snapshot; the learning rates come back with the optimizer."""
+        for group, factor in zip(self.groups, settings.factors, strict=False):
+            group.factor = factor
+        self.clip = settings.clip
+        for layer, p in zip(self.dropout_layers.values(), settings.dropout, strict=False):
+            _set_dropout(layer, p)
+
+    def _set_rates(self, lr: float | Mapping[str, float]) -> None:
+        if isinstance(lr, Mapping):
+            by_name = {group.name: group for group in self.groups}
+            for name, value in lr.items():
+                by_name[str(name)].ask(value)
+            return
+        reference = self.groups[0].asked
+        ratio = lr / reference if reference else None
+        for position, group in enumerate(self.groups):
+            group.ask(lr if position == 0 or ratio is None else group.asked * ratio)
+
+    def _rate_mistakes(self, lr: float | Mapping[str, float] | None) -> list[str]:
+        if lr is None:
+            return []
+        if not isinstance(lr, Mapping):
+            return _number_mistakes("lr", lr, 0.0, math.inf)
+        names = [group.name for group in self.groups]
+        return _named_mistakes("lr", "parameter group", {str(k): v for k, v in lr.items()}, names, 0.0, math.inf)
+
+    def _dropout_mistakes(self, dropout: float | Mapping[str, float] | None) -> list[str]:
+        if dropout is None:
+            return []
+        if not self.dropout_layers:
+            return ["dropout can't be set: the model has no dropout layer (functional dropout can't be seen)"]
+        if not isinstance(dropout, Mapping):
+            return _number_mistakes("dropout", dropout, 0.0, 1.0)
+        return _named_mistakes("dropout", "dropout layer", dropout, list(self.dropout_layers), 0.0, 1.0)
+
+
+def parse(options: Mapping[str, Any], extra: tuple[str, ...] = ()) -> tuple[Changes, list[str]]:
+    """Keyword arguments of ``debugger.set`` as changes, and what is wrong with them in words.
+
+    ``clip_norm=None`` and ``clip_value=None`` turn clipping off; unknown names come with the nearest right one.
+    """
+    mistakes = [_unknown(name, (*NAMES, *extra)) for name in options if name not in NAMES]
+    modes = {"clip_norm": ClipMode.NORM, "clip_value": ClipMode.VALUE}
+    on = [Clip(mode, options[key]) for key, mode in modes.items() if options.get(key) is not None]
+    if len(on) == 2:
+        mistakes.append("clip_norm and clip_value can't both be on: give one of them")
+    nones = [name for name in ("lr", "dropout") if name in options and options[name] is None]
+    mistakes += [f"{name} can't be None: leave it out to keep it as it is" for name in nones]
+    clip = (on[0] if on else Clip()) if any(key in options for key in modes) else None
+    return Changes(options.get("lr"), clip, options.get("dropout")), mistakes
+
+
+def _unknown(name: str, known: tuple[str, ...]) -> str:
+    near = ALIASES.get(name) or next(iter(difflib.get_close_matches(name, known, 1, 0.4)), None)
+    hint = f": did you mean {near!r}?" if near else ""
+    return f"unknown knob {name!r}{hint} (there are {', '.join(known)})"
+
+
+def _rate_groups(trainer: Trainer) -> Iterator[RateGroup]:
+    scheduled = [_optimizer_of(scheduler) for scheduler in trainer.schedulers.values()]
+    for prefix, optimizer in trainer.optimizers.items():
+        several = len(optimizer.param_groups) > 1
+        has_schedule = any(each is optimizer or each is None for each in scheduled)
+        for index, group in enumerate(optimizer.param_groups):
+            own = str(group.get("name", index)) if several else ""
+            name = ".".join(part for part in (prefix, own) if part)
+            yield RateGroup(name, optimizer, index, has_schedule, float(group["lr"]))
+
+
+def _optimizer_of(scheduler: Any) -> Any:
+    return getattr(scheduler, "optimizer", getattr(scheduler, "_optimizer", None))
+
+
+def _drops(module: nn.Module) -> bool:
+    return isinstance(module, (_DropoutNd, nn.MultiheadAttention)) or (
+        isinstance(module, nn.RNNBase) and module.num_layers > 1
+    )
+
+
+def _dropout_of(module: Any) -> float:
+    return float(module.p if isinstance(module, _DropoutNd) else module.dropout)
+
+
+def _set_dropout(module: Any, p: float) -> None:
+    if isinstance(module, _DropoutNd):
+        module.p = float(p)
+    else:
+        module.dropout = float(p)
+
+
+def _clip_mistakes(clip: Clip | None) -> list[str]:
+    if clip is None or clip.mode is ClipMode.OFF:
+        return []
+    name = f"clip_{clip.mode}"
+    found = _number_mistakes(name, clip.threshold, 0.0, math.inf)
+    if not found and clip.threshold == 0:
+        found = [f"{name}=0 would stop all learning: give a positive threshold, or None to turn clipping off"]
+    return found
+
+
+def _named_mistakes(
+    knob: str, kind: str, values: Mapping[str, float], names: list[str], low: float, high: float
+) -> list[str]:
+    mistakes = []
+    for name, value in values.items():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1, 0.4)
+            hint = f": did you mean {near[0]!r}?" if near else f" (there {_list_of(names)})"
+            mistakes.append(f"no {kind} {name!r}{hint}")
+        mistakes += _number_mistakes(f"{knob}[{name!r}]", value, low, high)
+    return mistakes
+
+
+def _list_of(names: list[str]) -> str:
+    return f"are {', '.join(map(repr, names))}" if len(names) > 1 else f"is only {names[0]!r}"
+
+
+def _number_mistakes(name: str, value: Any, low: float, high: float) -> list[str]:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return [f"{name} must be a number, not {value!r}"]
+    if not (low <= value < high):
+        end = f" and below {high:g}" if math.isfinite(high) else ", finite"
+        return [f"{name}={value!r} is out of range: it must be at least {low:g}{end}"]
+    return []
+
+
+def layer_names(model: Model) -> list[str]:
+    """Names of the modules that own parameters: what "a layer" means to the controls."""
+    return [
+        name
+        for name, module in named_modules(model).items()
+        if any(parameter is not None for parameter in module._parameters.values())
+    ] or list(named_parameters(model))

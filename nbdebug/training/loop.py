@@ -1,0 +1,138 @@
+"""The loop: one batch after another, exactly as the plain PyTorch loop of docs/reference-loop.md would do it.
+
+Knows nothing of threads, commands or screens. Each batch runs within a turn (see :mod:`nbdebug.training.turn`), given
+as a context manager; the session calls :meth:`Loop.advance` from its thread, between safe points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from nbdebug.records.errors import ConfigurationError
+from nbdebug.training import batches, steps
+from nbdebug.training.data import END, DataCursor
+from nbdebug.training.modules import Model, device_of, evaluating
+from nbdebug.training.steps import StepResult
+from nbdebug.training.trainer import Trainer
+
+Turns = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Means over the validation data, weighted by batch size."""
+
+    loss: float
+    metrics: dict[str, float]
+
+
+class Loop:
+    """Training as the trainer says, at a place in the data that can be left and come back to."""
+
+    def __init__(self, model: Model, trainer: Trainer, turns: Turns) -> None:
+        self.model = model
+        self.trainer = trainer
+        self.cursor = DataCursor(trainer.train_loader, trainer.val_loader)
+        self.epoch = 0
+        self.step = 0
+        self.batch: Any = None
+        self.epoch_losses: list[tuple[float, int]] = []
+        self._turns = turns
+        self._device = trainer.device or device_of(model)
+
+    def take_batch(self) -> bool:
+        """Fetch the next batch into ``self.batch``; false at the end of an epoch."""
+        fetched = self.cursor.take()
+        if fetched is END:
+            return False
+        self.batch = batches.move(fetched, self._device)
+        return True
+
+    def train_batch(self) -> StepResult:
+        """One step on the present batch, the user's own if they gave one, and the scheduler's if it goes by batches."""
+        trainer = self.trainer
+        function = trainer.step or steps.train_step
+        result = steps.interpret(function(self.model, self.batch, trainer.loss_fn, trainer.optimizer), "step")
+        if trainer.scheduler_interval == "batch":
+            for scheduler in trainer.schedulers.values():
+                if isinstance(scheduler, ReduceLROnPlateau):
+                    scheduler.step(float(_detached(result.loss)))
+                else:
+                    scheduler.step()
+        self.step += 1
+        return result
+
+    def keep_loss(self, loss: float) -> None:
+        """Remember a step's loss for the epoch's mean."""
+        self.epoch_losses.append((loss, batches.size(self.batch)))
+
+    def batch_metrics(self, result: StepResult) -> dict[str, Any]:
+        """The metrics on a training batch; empty where the step gave no output and target."""
+        if not (result.has_output and self.trainer.metrics):
+            return {}
+        output, target = _detached(result.output), _detached(result.target)
+        with torch.no_grad():
+            return {name: metric(output, target) for name, metric in self.trainer.metrics.items()}
+
+    def finish_epoch(self, *, aborted: Callable[[], bool] = lambda: False) -> Evaluation | None:
+        """Validate, step the schedulers that go by epochs, go to the next epoch. Takes its own turns, batch by batch.
+
+        ``aborted`` is asked between batches; when it says so, the epoch is left unfinished.
+        """
+        evaluation = self._validate(aborted) if self.trainer.val_loader is not None else None
+        if aborted():
+            return None
+        with self._turns():
+            if self.trainer.scheduler_interval == "epoch":
+                self._step_schedulers(evaluation)
+            self.epoch += 1
+            self.epoch_losses.clear()
+            self.cursor.rewind_epoch()
+        return evaluation
+
+    def _validate(self, aborted: Callable[[], bool]) -> Evaluation:
+        function = self.trainer.eval_step or steps.eval_step
+        losses: list[tuple[Any, int]] = []
+        metrics: dict[str, list[tuple[Any, int]]] = {}
+        with evaluating(self.model):
+            with self._turns():
+                iterator = iter(self.trainer.val_loader or ())
+            while not aborted():
+                with self._turns():
+                    fetched = next(iterator, END)
+                    if fetched is END:
+                        break
+                    batch = batches.move(fetched, self._device)
+                    result = steps.interpret(function(self.model, batch, self.trainer.loss_fn), "eval_step")
+                    count = batches.size(batch)
+                    losses.append((result.loss, count))
+                    for name, value in self.batch_metrics(result).items():
+                        metrics.setdefault(name, []).append((value, count))
+        if not losses and not aborted():
+            raise ConfigurationError("val_loader is empty: it yielded no batch, so there is nothing to validate on")
+        return Evaluation(weighted_mean(losses), {name: weighted_mean(values) for name, values in metrics.items()})
+
+    def _step_schedulers(self, evaluation: Evaluation | None) -> None:
+        measure = evaluation.loss if evaluation is not None else weighted_mean(self.epoch_losses)
+        for scheduler in self.trainer.schedulers.values():
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(measure)
+            else:
+                scheduler.step()
+
+
+def weighted_mean(values: list[tuple[Any, int]]) -> float:
+    """sum(value · weight) / sum(weight) in double precision; NaN for none."""
+    weight = sum(count for _, count in values)
+    return sum(float(value) * count for value, count in values) / weight if weight else math.nan
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,199 @@
+"""The measure point: hooks around each optimizer step, where gradients are complete and the update is not yet done.
+
+They read gradients for the watcher, clip, and put the learning rate's factor on for the length of the update. They act
+only within the session's own step, on its thread; a step that someone else takes with the optimizer passes untouched.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from nbdebug.records.commands import Clip, ClipMode
+from nbdebug.training.knobs import Knobs
+
+
+class GradientWatcher(Protocol):
+    """Who looks at gradients. ``scale`` divides gradients that are still multiplied for half precision (else None)."""
+
+    def gradients_ready(self, parameters: Sequence[nn.Parameter], scale: torch.Tensor | None) -> None:
+        """Gradients are complete, nothing clipped yet."""
+
+    def gradients_clipped(
+        self, parameters: Sequence[nn.Parameter], scale: torch.Tensor | None, factor: torch.Tensor | None
+    ) -> None:
+        """Clipping is done; ``factor`` is what all gradients were multiplied by, ``None`` when clipped by value."""
+
+
+class UpdateHooks:
+    """Owns the hooks on all optimizers of one session.
+
+    After a step, ``updates`` counts its optimizer steps, ``total_norm`` is the 2-norm of the gradients before clipping,
+    and ``seconds`` is what measuring and clipping took.
+    """
+
+    def __init__(
+        self, optimizers: Mapping[str, Optimizer], knobs: Knobs, watcher: GradientWatcher, *, busy: Callable[[], bool]
+    ) -> None:
+        self.busy = busy
+        self.updates = 0
+        self.seconds = 0.0
+        self.total_norm: torch.Tensor | None = None
+        self._knobs = knobs
+        self._watcher = watcher
+        self._optimizers = optimizers
+        self._thread: int | None = None
+        self._handles: list[RemovableHandle] = []
+        self._stashed: dict[int, list[Any]] = {}
+        self._covered: set[int] = set()
+
+    def attach(self) -> None:
+        """Put the hooks on."""
+        for optimizer in self._optimizers.values():
+            self._handles.append(optimizer.register_step_pre_hook(self._before))
+            self._handles.append(optimizer.register_step_post_hook(self._after))
+
+    def detach(self) -> None:
+        """Take the hooks off; the optimizers are as they were."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def others(self) -> list[UpdateHooks]:
+        """Hooks of other sessions on the same optimizers; ``busy()`` says whether that session trains."""
+        owners = [
+            getattr(hook, "__self__", None)
+            for optimizer in self._optimizers.values()
+            for hook in optimizer._optimizer_step_pre_hooks.values()
+        ]
+        return [owner for owner in owners if isinstance(owner, UpdateHooks) and owner is not self]
+
+    def __enter__(self) -> None:
+        """From here on optimizer steps on this thread are this session's."""
+        self.updates = 0
+        self.seconds = 0.0
+        self.total_norm = None
+        self._thread = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        self._thread = None
+        for optimizer in self._optimizers.values():
+            self._unscale_rates(optimizer)
+
+    def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return None
+        self._scale_rates(optimizer)
+        # args[0] is the optimizer itself: torch passes the bound method's arguments on
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if not callable(closure):
+            self._timed_measure(optimizer)
+            return None
+        wrapped = self._wrap(closure, optimizer)
+        return ((args[0], wrapped, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": wrapped})
+
+    def _wrap(self, closure: Callable[[], Any], optimizer: Optimizer) -> Callable[[], Any]:
+        def evaluate() -> Any:
+            loss = closure()
+            self._timed_measure(optimizer)
+            return loss
+
+        return evaluate
+
+    def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if threading.get_ident() == self._thread:
+            self._unscale_rates(optimizer)
+            self.updates += 1
+
+    def _timed_measure(self, optimizer: Optimizer) -> None:
+        began = time.perf_counter()
+        self._measure_and_clip(optimizer)
+        self.seconds += time.perf_counter() - began
+
+    def _measure_and_clip(self, optimizer: Optimizer) -> None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        scale = getattr(optimizer, "grad_scale", None)
+        with torch.no_grad():
+            self._watcher.gradients_ready(parameters, scale)
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            if not gradients:
+                return
+            norm = total_norm(gradients)
+            clip = self._knobs.clip
+            if clip.mode is not ClipMode.OFF:
+                factor = clip_gradients(gradients, norm, clip, scale)
+                self._watcher.gradients_clipped(parameters, scale, factor)
+            norm = norm if scale is None else norm / scale
+            self.total_norm = norm if self.total_norm is None else torch.hypot(self.total_norm, norm.to(self.total_norm))
+
+    def _scale_rates(self, optimizer: Optimizer) -> None:
+        groups = [group for group in self._knobs.groups if group.optimizer is optimizer]
+        if all(group.factor == 1.0 for group in groups) or id(optimizer) in self._stashed:
+            return
+        self._stashed[id(optimizer)] = [_copied(group.options["lr"]) for group in groups]
+        for group in groups:
+            _write_lr(group.options, group.options["lr"] * group.factor)
+
+    def _unscale_rates(self, optimizer: Optimizer) -> None:
+        for options, lr in zip(optimizer.param_groups, self._stashed.pop(id(optimizer), ()), strict=False):
+            _write_lr(options, lr)
+
+
+def _copied(lr: Any) -> Any:
+    return lr.clone() if isinstance(lr, torch.Tensor) else lr
+
+
+def _write_lr(options: dict[str, Any], lr: Any) -> None:
+    """A tensor keeps its identity, on which compiled and capturable optimizers rely."""
+    if isinstance(options["lr"], torch.Tensor):
+        options["lr"].copy_(lr)
+    else:
+        options["lr"] = lr
+
+
+def total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The 2-norm of all gradients together, a 0-d tensor; as ``torch.nn.utils.clip_grad_norm_`` computes it."""
+    return torch.nn.utils.get_total_norm([_values(gradient) for gradient in gradients])
+
+
+def clip_gradients(
+    gradients: Sequence[torch.Tensor], norm: torch.Tensor, clip: Clip, scale: torch.Tensor | None = None
+) -> torch.Tensor | None:
+    """Clip in place, by norm or by value, without reading anything to the host.
+
+    By norm, non-finite gradients are left as they are: ``clip_grad_norm_`` would spread one inf over all as NaN or 0.
+    Returns the factor that all gradients were multiplied by, or ``None`` by value. The factor is bit for bit that of
+    ``torch.nn.utils.clip_grad_norm_``: threshold / (norm + 1e-6), at most 1.
+    """
+    if clip.mode is ClipMode.VALUE:
+        threshold = clip.threshold if scale is None else clip.threshold * float(scale)
+        for gradient in gradients:
+            _merged_in_place(gradient).clamp_(-threshold, threshold)
+        return None
+    limit = clip.threshold if scale is None else clip.threshold * scale
+    factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
+    factor = torch.where(torch.isfinite(norm), factor, torch.ones_like(factor))
+    for gradient in gradients:
+        held = gradient._values() if gradient.is_sparse else gradient
+        held.mul_(factor.to(held.device))
+    return factor
+
+
+def _values(gradient: torch.Tensor) -> torch.Tensor:
+    """A gradient's numbers to read: itself, or the values of a sparse one with its repeated rows summed."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
+
+
+def _merged_in_place(gradient: torch.Tensor) -> torch.Tensor:
+    """A gradient's numbers to write; the repeated rows of a sparse one are summed in the gradient itself."""
+    if not gradient.is_sparse:
+        return gradient
+    gradient.data = gradient.coalesce()
+    return gradient._values()
