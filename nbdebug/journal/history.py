@@ -122,9 +122,7 @@ def _look_up(kept: RunRecord, key: str) -> Values | Histograms | None:
     return None
 
 
-def _layer_values(
-    records: Thinned[GradientFlow], layer: str, read: Callable[[GradientFlow], Floats]
-) -> Values | None:
+def _layer_values(records: Thinned[GradientFlow], layer: str, read: Callable[[GradientFlow], Floats]) -> Values | None:
     found = [
         (step, read(flow)[flow.layers.index(layer)])
         for step, flow in zip(records.steps, records.records, strict=True)

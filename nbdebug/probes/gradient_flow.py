@@ -58,9 +58,7 @@ class GradientFlowProbe:
         if not self._before:
             return []
         device = next(iter(self._before.values())).device
-        return [
-            torch.stack([pair.to(device) for pair in pairs.values()]) for pairs in (self._before, self._after)
-        ]
+        return [torch.stack([pair.to(device) for pair in pairs.values()]) for pairs in (self._before, self._after)]
 
     def read(self, arrays: list[Floats]) -> GradientFlow:
         """The record, from what :meth:`finish` gave once it is on the host."""
@@ -83,7 +81,9 @@ class GradientFlowProbe:
         self._before.clear()
         self._after.clear()
 
-    def _measure(self, parameters: Sequence[nn.Parameter], scale: torch.Tensor | None) -> dict[nn.Parameter, torch.Tensor]:
+    def _measure(
+        self, parameters: Sequence[nn.Parameter], scale: torch.Tensor | None
+    ) -> dict[nn.Parameter, torch.Tensor]:
         found: dict[nn.Parameter, torch.Tensor] = {}
         for parameter in parameters:
             gradient = parameter.grad

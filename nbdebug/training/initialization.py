@@ -154,5 +154,3 @@ def _weights(module: nn.Module) -> list[tuple[nn.Parameter, list[torch.Tensor]]]
     if weight is None or weight.dim() < 2 or others:
         return None
     return [(weight, [weight.view(weight.shape) if weight.is_contiguous() else weight])]
-
-

@@ -100,10 +100,11 @@ class Knobs:
 
     def refresh(self) -> None:
         """Look again at the model and optimizer, which the user may have edited; factors are kept by group name."""
-        factors = {group.name: group.factor for group in self.groups}
+        known = {group.name: group for group in self.groups}
         self.groups = list(_rate_groups(self.trainer))
         for group in self.groups:
-            group.factor = factors.get(group.name, 1.0)
+            before = known.get(group.name, group)
+            group.factor, group.first_lr = before.factor, before.first_lr
         self.dropout_layers = {name: m for name, m in named_modules(self.model).items() if _drops(m)}
 
     def states(self, init_layers: tuple[str, ...] = ()) -> KnobStates:
@@ -129,7 +130,11 @@ class Knobs:
 
     def mistakes(self, changes: Changes) -> list[str]:
         """Why these changes can't be made, a line for each reason."""
-        return [*self._rate_mistakes(changes.lr), *_clip_mistakes(changes.clip), *self._dropout_mistakes(changes.dropout)]
+        return [
+            *self._rate_mistakes(changes.lr),
+            *_clip_mistakes(changes.clip),
+            *self._dropout_mistakes(changes.dropout),
+        ]
 
     def apply(self, changes: Changes) -> None:
         """Make changes that have no :meth:`mistakes`. Training thread, safe point."""

@@ -77,7 +77,7 @@ def capture(
         data=cursor.position(),
         knobs=knobs.settings(),
         epoch_losses=epoch_losses,
-        size_bytes=sum(tensor.nbytes for tensor in _tensors_in([tensors, gradients, optimizers, state])),
+        size_bytes=sum(_bytes(tensor) for tensor in _tensors_in([tensors, gradients, optimizers, state])),
     )
 
 
@@ -176,6 +176,11 @@ def _deep(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_deep(part) for part in value)
     return copy.deepcopy(value)
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    stored = tensor._values() if tensor.is_sparse else tensor
+    return stored.numel() * stored.element_size()
 
 
 def _tensors_in(value: Any) -> list[torch.Tensor]:

@@ -77,7 +77,9 @@ def _number(loss: Any, function: str) -> Any:
         return _scalar(loss)
     if isinstance(loss, (int, float)) or hasattr(loss, "__float__"):
         return float(loss)
-    raise ConfigurationError(f"{function} must return the loss as a scalar tensor or a number, not {type(loss).__name__}")
+    raise ConfigurationError(
+        f"{function} must return the loss as a scalar tensor or a number, not {type(loss).__name__}"
+    )
 
 
 def _scalar(loss: Any) -> torch.Tensor:

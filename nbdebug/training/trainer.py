@@ -166,8 +166,12 @@ def _callable_mistakes(metrics: Any, step: Any, eval_step: Any) -> list[str]:
     if metrics is not None and not isinstance(metrics, Mapping):
         mistakes.append(f"metrics must be a mapping of name to metric(output, target); got {_kind(metrics)}")
     elif metrics is not None:
-        mistakes += [f"metric {name!r} must be callable; got {_kind(m)}" for name, m in metrics.items() if not callable(m)]
-        mistakes += [f"a metric can't be named {name!r}: choose a name of your own" for name in metrics if name == "loss"]
+        mistakes += [
+            f"metric {name!r} must be callable; got {_kind(m)}" for name, m in metrics.items() if not callable(m)
+        ]
+        mistakes += [
+            f"a metric can't be named {name!r}: choose a name of your own" for name in metrics if name == "loss"
+        ]
     for name, function in (("step", step), ("eval_step", eval_step)):
         if function is not None and not callable(function):
             mistakes.append(f"{name} must be a function; got {_kind(function)}")

@@ -131,7 +131,9 @@ class UpdateHooks:
                 factor = clip_gradients(gradients, norm, clip, scale)
                 self._watcher.gradients_clipped(parameters, scale, factor)
             norm = norm if scale is None else norm / scale
-            self.total_norm = norm if self.total_norm is None else torch.hypot(self.total_norm, norm.to(self.total_norm))
+            self.total_norm = (
+                norm if self.total_norm is None else torch.hypot(self.total_norm, norm.to(self.total_norm))
+            )
 
     def _scale_rates(self, optimizer: Optimizer) -> None:
         groups = [group for group in self._knobs.groups if group.optimizer is optimizer]
