@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,23 @@ LAYER_SIGNALS: dict[Signal, Callable[[GradientFlow], Floats]] = {
 }
 
 
+MEANING: dict[Signal, str] = {
+    Signal.LOSS: "loss, on each training batch and over the validation data",
+    Signal.METRIC: "the trainer's metrics, likewise",
+    Signal.LEARNING_RATE: "learning rate in force, schedule and slider included; by group where there are several",
+    Signal.CLIP_NORM: "clipping threshold on the norm of all gradients; inf when off",
+    Signal.CLIP_VALUE: "clipping threshold on each gradient element; inf when off",
+    Signal.DROPOUT: "dropout probability, the mean over layers where they differ",
+    Signal.UPDATES: "optimizer steps within the step (batch)",
+    Signal.GRADIENT_NORM: "2-norm of all gradients before clipping",
+    Signal.GRADIENT_MEAN: "mean of |g| per layer before clipping, on sampled steps",
+    Signal.GRADIENT_MAX: "largest |g| per layer before clipping, on sampled steps",
+    Signal.GRADIENT_MEAN_CLIPPED: "mean of |g| per layer after clipping, on sampled steps",
+    Signal.GRADIENT_MAX_CLIPPED: "largest |g| per layer after clipping, on sampled steps",
+    Signal.ACTIVATIONS: "histogram of a layer's output, on sampled steps",
+}
+
+
 class History(Mapping[str, "Values | Histograms"]):
     """What was recorded of the run that the model now holds, back to the first step, parents included.
 
@@ -62,9 +79,9 @@ class History(Mapping[str, "Values | Histograms"]):
         parts = [part for name, last in self._line() if (part := self._part(name, key, last)) is not None]
         if not parts:
             raise KeyError(self._missing(key))
-        if isinstance(parts[-1], Histograms):
-            return Histograms(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-        return Values(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        kind: Any = type(parts[-1])
+        joined: Values | Histograms = kind(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        return joined
 
     def __iter__(self) -> Iterator[str]:
         keys: dict[str, None] = {}
@@ -76,7 +93,21 @@ class History(Mapping[str, "Values | Histograms"]):
         return len(list(iter(self)))
 
     def __repr__(self) -> str:
-        return f"History of run {self._run()!r}: {', '.join(self) or 'nothing recorded yet'}"
+        keys = list(self)
+        if not keys:
+            return f"History of run {self._run()!r}: nothing recorded yet"
+        lines = [f"History of run {self._run()!r}, {len(keys)} series:"]
+        for signal, group in self._by_signal(keys).items():
+            shown = ", ".join(group[:3]) + (f" … {len(group)} in all" if len(group) > 3 else "")
+            lines.append(f"  {shown}: {MEANING[signal]}")
+        return "\n".join(lines)
+
+    def _by_signal(self, keys: list[str]) -> dict[Signal, list[str]]:
+        known = {str(signal): signal for signal in Signal}
+        groups: dict[Signal, list[str]] = {}
+        for key in keys:
+            groups.setdefault(known.get(key.partition("/")[0], Signal.METRIC), []).append(key)
+        return groups
 
     def _line(self) -> list[tuple[str, int | None]]:
         line = self._journal.lineage(self._run())
@@ -87,7 +118,9 @@ class History(Mapping[str, "Values | Histograms"]):
         if found is None or last is None:
             return found
         keep = found.steps <= last
-        return type(found)(*(column[keep] for column in found))
+        kind: Any = type(found)
+        kept: Values | Histograms = kind(*(column[keep] for column in found))
+        return kept
 
     def _missing(self, key: str) -> str:
         known = list(self)

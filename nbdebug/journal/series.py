@@ -10,9 +10,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nbdebug.records.frames import Floats
 from nbdebug.records.view import Points
 
 CAPACITY = 16_384

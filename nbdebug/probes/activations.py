@@ -16,6 +16,7 @@ from torch import nn
 from nbdebug.probes.hooks import HookSet
 from nbdebug.probes.sampling import SAMPLE_SIZE, first_tensor, strided_sample
 from nbdebug.records.frames import Activations, Floats
+from nbdebug.records.signals import Signal
 
 BINS = 64
 MAX_CALLS = 8
@@ -25,6 +26,7 @@ class ActivationsProbe:
     """Hooks on the layers whose outputs tell something, there only during sampled steps."""
 
     name = "activations"
+    signals = (Signal.ACTIVATIONS,)
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self._modules = {name or type(m).__name__: m for name, m in modules.items() if _is_telling(m)}

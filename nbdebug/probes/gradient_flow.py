@@ -13,12 +13,19 @@ import torch
 from torch import nn
 
 from nbdebug.records.frames import Floats, GradientFlow, GradientState
+from nbdebug.records.signals import Signal
 
 
 class GradientFlowProbe:
     """Measures at each optimizer step, and at the step's end whatever no optimizer step covered."""
 
     name = "gradient flow"
+    signals = (
+        Signal.GRADIENT_MEAN,
+        Signal.GRADIENT_MAX,
+        Signal.GRADIENT_MEAN_CLIPPED,
+        Signal.GRADIENT_MAX_CLIPPED,
+    )
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self.layers: list[str] = []

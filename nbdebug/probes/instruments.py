@@ -17,13 +17,14 @@ from torch import nn
 from nbdebug.probes.activations import ActivationsProbe
 from nbdebug.probes.gradient_flow import GradientFlowProbe
 from nbdebug.records.frames import Activations, Floats, GradientFlow
-from nbdebug.records.signals import Series
+from nbdebug.records.signals import Series, Signal
 
 
 class Probe(Protocol):
-    """Measures one thing on sampled steps."""
+    """Measures one thing on sampled steps; ``signals`` says what."""
 
     name: str
+    signals: tuple[Signal, ...]
 
     def begin(self, turn: int) -> None:
         """The step begins."""
@@ -127,15 +128,27 @@ class Instruments:
 
 
 def _transfer(tensors: list[torch.Tensor]) -> list[Floats]:
-    """The tensors as float64 arrays of their own shapes, copied to the host at once per device."""
-    arrays: list[Floats | None] = [None] * len(tensors)
-    by_device: dict[torch.device, list[int]] = {}
+    """The tensors as float64 arrays of their own shapes; those of a device in one copy."""
+    arrays: dict[int, Floats] = {}
+    elsewhere: dict[torch.device, list[int]] = {}
     for index, tensor in enumerate(tensors):
-        by_device.setdefault(tensor.device, []).append(index)
-    for device, indices in by_device.items():
+        if tensor.device.type == "cpu":
+            arrays[index] = tensor.detach().numpy().astype(np.float64) if _has_numpy(tensor) else _widened(tensor)
+        else:
+            elsewhere.setdefault(tensor.device, []).append(index)
+    for device, indices in elsewhere.items():
         wide = torch.float32 if device.type == "mps" else torch.float64
         packed = torch.cat([tensors[i].detach().reshape(-1).to(wide) for i in indices]).cpu().numpy()
         parts = np.split(packed, np.cumsum([tensors[i].numel() for i in indices])[:-1])
         for index, part in zip(indices, parts, strict=True):
             arrays[index] = part.reshape(tuple(tensors[index].shape)).astype(np.float64)
-    return [array for array in arrays if array is not None]
+    return [arrays[index] for index in range(len(tensors))]
+
+
+def _has_numpy(tensor: torch.Tensor) -> bool:
+    return tensor.dtype in (torch.float32, torch.float64)
+
+
+def _widened(tensor: torch.Tensor) -> Floats:
+    """numpy has no bfloat16."""
+    return tensor.detach().to(torch.float64).numpy().copy()

@@ -38,7 +38,7 @@ def _flat(tensor: torch.Tensor) -> torch.Tensor:
         tensor = torch.view_as_real(tensor)
     if tensor.is_contiguous():
         return tensor.view(-1)
-    order = sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis))
+    order = sorted(range(tensor.dim()), key=lambda axis: -int(tensor.stride()[axis]))
     return tensor.permute(order).reshape(-1)
 
 

@@ -1,9 +1,9 @@
 """The errors that nbdebug raises on purpose.
 
-    NbdebugError
-    ├── ConfigurationError   what was given can't work: a model, loader, loss or knob value (also a ValueError)
-    ├── CommandError         a command was refused or could not be carried out in the present state
-    └── ClosedError          the debugger was closed
+NbdebugError
+├── ConfigurationError   what was given can't work: a model, loader, loss or knob value (also a ValueError)
+├── CommandError         a command was refused or could not be carried out in the present state
+└── ClosedError          the debugger was closed
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def model_mistakes(model: Any, trainer: Any, budget: Any) -> list[str]:
         return mistakes
     if not named_parameters(model):
         return ["the model has no parameters, so there is nothing to train"]
-    return trainer.mistakes_with(model)
+    return list(trainer.mistakes_with(model))
 
 
 def _no_module(thing: Any) -> str:

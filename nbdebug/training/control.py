@@ -1,4 +1,4 @@
-"""Applying commands at a safe point: one short function for each, and the words for its outcome. Training thread only."""
+"""Applying commands at a safe point: a short function for each, and the words for its outcome. Training thread only."""
 
 from __future__ import annotations
 

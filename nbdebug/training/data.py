@@ -46,9 +46,7 @@ class DataCursor:
 
     def take(self) -> Any:
         """The next batch, or :data:`END` when the epoch is over."""
-        if self._iterator is None:
-            self._begin()
-        taken = self._ahead.pop() if self._ahead else next(self._iterator, END)  # type: ignore[call-overload]
+        taken = self._ahead.pop() if self._ahead else next(self._running(), END)
         if taken is END and self.batch == 0:
             raise ConfigurationError("train_loader is empty: it yielded no batch, so there is nothing to train on")
         if taken is not END:
@@ -60,7 +58,7 @@ class DataCursor:
         if self.batch != self.batches:
             return False
         if not self._ahead:
-            self._ahead.append(next(self._iterator, END))  # type: ignore[call-overload]
+            self._ahead.append(next(self._running(), END))
         return self._ahead[-1] is END
 
     def drop_iterator(self) -> None:
@@ -85,15 +83,17 @@ class DataCursor:
             with preserved():
                 position.epoch_random.restore()
                 self._set_generators(position.epoch_generators)
-                self._begin()
                 for _ in range(position.batch):
                     self.take()
         self._set_generators(position.generators)
 
-    def _begin(self) -> None:
-        self._epoch_random = RandomState.capture()
-        self._epoch_generators = self._generator_states()
-        self._iterator = iter(self._loader)
+    def _running(self) -> Iterator[Any]:
+        """The iterator of the present epoch; a new one notes how the random states were before it drew."""
+        if self._iterator is None:
+            self._epoch_random = RandomState.capture()
+            self._epoch_generators = self._generator_states()
+            self._iterator = iter(self._loader)
+        return self._iterator
 
     def _generator_states(self) -> tuple[Any, ...]:
         return tuple(_state_of(source) for source in self._sources)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvTransposeNd
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from nbdebug.records.commands import InitScheme
 from nbdebug.training.modules import Model, named_modules
@@ -103,14 +104,14 @@ def _redraw(module: nn.Module, scheme: InitScheme, fresh: list[nn.Parameter], *,
     """Draw one layer; returns why not, if it can't."""
     if hasattr(module, "parametrizations"):
         return "its weight is computed by a parametrization"
-    if any(isinstance(p, nn.parameter.UninitializedTensorMixin) for p in fresh):
+    if any(isinstance(p, UninitializedTensorMixin) for p in fresh):
         return "lazy: its shape is not known before the first step"
     if isinstance(module, NORMS) or scheme is InitScheme.DEFAULT or isinstance(module, EMBEDDINGS):
         return _reset(module, fresh, partial=partial)
     weights = _weights(module)
     if weights is None:
         return f"{type(module).__name__} has parameters of its own kind, which no scheme knows"
-    wanted = set(fresh)
+    wanted: set[torch.Tensor] = set(fresh)
     for parameter, blocks in weights:
         if parameter in wanted:
             for block in blocks:
@@ -133,7 +134,7 @@ def _reset(module: nn.Module, fresh: list[nn.Parameter], *, partial: bool) -> st
     return ""
 
 
-def _weights(module: nn.Module) -> list[tuple[nn.Parameter, list[torch.Tensor]]] | None:
+def _weights(module: nn.Module) -> list[tuple[torch.Tensor, list[torch.Tensor]]] | None:
     """The weight matrices of a layer, each as the blocks to draw for themselves; ``None`` for an unknown layer."""
     if isinstance(module, _ConvTransposeNd):
         return [(module.weight, [module.weight.transpose(0, 1)])]

@@ -20,7 +20,7 @@ from nbdebug.training import batches, steps
 from nbdebug.training.data import END, DataCursor
 from nbdebug.training.modules import Model, device_of, evaluating
 from nbdebug.training.steps import StepResult
-from nbdebug.training.trainer import Trainer
+from nbdebug.training.trainer import StepFunction, Trainer
 
 Turns = Callable[[], AbstractContextManager[None]]
 
@@ -58,7 +58,7 @@ class Loop:
     def train_batch(self) -> StepResult:
         """One step on the present batch, the user's own if they gave one, and the scheduler's if it goes by batches."""
         trainer = self.trainer
-        function = trainer.step or steps.train_step
+        function: StepFunction = trainer.step or steps.train_step
         result = steps.interpret(function(self.model, self.batch, trainer.loss_fn, trainer.optimizer), "step")
         if trainer.scheduler_interval == "batch":
             for scheduler in trainer.schedulers.values():

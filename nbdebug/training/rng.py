@@ -114,7 +114,7 @@ class _NumpyState:
 
 def _raw_words() -> bytes | None:
     """The Mersenne Twister's 624 words and position, or ``None`` if numpy runs on another generator."""
-    generator = np.random.get_bit_generator()
+    generator: Any = np.random.get_bit_generator()  # type: ignore[attr-defined]
     if not isinstance(generator, np.random.MT19937):
         return None
     address = generator.ctypes.state_address

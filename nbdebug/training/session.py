@@ -41,7 +41,7 @@ CLOSED = "this debugger is closed: make a new Debugger(model, trainer) to go on"
 
 @dataclass
 class Goal:
-    """Where a run should end, in finished epochs or steps taken; neither means never. ``stride`` counts single steps."""
+    """Where a run ends, in finished epochs or steps taken; neither means never. ``stride`` counts single steps."""
 
     epoch: int | None = None
     step: int | None = None
@@ -281,7 +281,7 @@ class Session:
             Cause.EVAL_MODE_IN_TRAINING,
             Severity.INFO,
             "The model was in evaluation mode",
-            "Every module was in evaluation mode, so dropout and batch norm would not have trained; train() was called.",
+            "Every module was in evaluation mode: dropout and batch norm would not have trained. train() was called.",
         )
 
     def _find(self, cause: Cause, severity: Severity, title: str, why: str, detail: str = "") -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 from torch.optim import Optimizer
 
 from nbdebug.training.data import DataCursor, DataPosition
@@ -109,8 +110,7 @@ def restore(snapshot: Snapshot, model: Model, trainer: Trainer, knobs: Knobs, cu
 
 
 def _copied(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    lazy = nn.parameter.UninitializedTensorMixin
-    return {name: t.detach().clone() for name, t in tensors.items() if not isinstance(t, lazy)}
+    return {name: t.detach().clone() for name, t in tensors.items() if not isinstance(t, UninitializedTensorMixin)}
 
 
 def _write(tensor: torch.Tensor, kept: torch.Tensor | None) -> None:

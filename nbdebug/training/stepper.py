@@ -1,4 +1,4 @@
-"""One step under observation: a turn, the user's step inside the measure point's hooks, a frame. Training thread only."""
+"""One step under observation: a turn, the user's step inside the measure point's hooks, a frame. Training thread."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ def train_step(model: Any, batch: Any, loss_fn: Any, optimizer: Optimizer) -> St
         return loss
 
     if _needs_closure(optimizer):
-        loss = optimizer.step(compute)
+        loss = optimizer.step(compute)  # type: ignore[arg-type]  # a closure may return the tensor itself
         return StepResult(loss, result.output, result.target, has_output=True)
     compute()
     optimizer.step()
@@ -103,5 +104,11 @@ def _with_graph(loss: torch.Tensor) -> torch.Tensor:
 
 
 def _needs_closure(optimizer: Optimizer) -> bool:
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    kind: Any = type(optimizer)
+    return _step_requires_closure(kind)
+
+
+@cache
+def _step_requires_closure(kind: Any) -> bool:
+    closure = inspect.signature(kind.step).parameters.get("closure")
     return closure is not None and closure.default is inspect.Parameter.empty

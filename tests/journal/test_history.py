@@ -32,3 +32,13 @@ def test_an_unknown_name_gets_its_nearest() -> None:
     with pytest.raises(KeyError, match="no run 'mian': did you mean 'main'"):
         debugger.history.of("mian")
     debugger.close()
+
+
+def test_it_prints_as_a_table_of_what_there_is() -> None:
+    debugger = watched(zoo.make("mlp"))
+    assert "nothing recorded yet" in repr(debugger.history)
+    debugger.run(epochs=1)
+    text = repr(debugger.history)
+    assert "loss/train, loss/val: loss, on each training batch and over the validation data" in text
+    assert "activations/0, activations/1, activations/3: histogram of a layer's output" in text
+    debugger.close()
