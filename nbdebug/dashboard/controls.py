@@ -222,7 +222,7 @@ def _reinitialize(message: Mapping[Any, Any]) -> Command:
 
 
 def _rerun(message: Mapping[Any, Any]) -> Command:
-    return Rerun(_choice(message, "start", StartPoint), epochs=_whole(message, "epochs", 1, 1_000_000))
+    return Rerun(_choice(message, "start", StartPoint), epochs=_whole(message, "epochs", 1, 1_000_000), keep_knobs=True)
 
 
 def _checkout(message: Mapping[Any, Any]) -> Command:

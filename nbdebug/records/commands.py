@@ -128,12 +128,17 @@ class Reinitialize:
 
 @dataclass(frozen=True, slots=True)
 class Rerun:
-    """Go back to ``start``, apply the changes, and train on a branch."""
+    """Go back to ``start``, apply the changes, and train on a branch.
+
+    Going back brings the knobs of that time back; ``keep_knobs`` puts their present values in force again, as someone
+    expects who set the controls and then presses the button.
+    """
 
     start: StartPoint
     epochs: int | None = None
     steps: int | None = None
     changes: Changes = field(default_factory=Changes)
+    keep_knobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

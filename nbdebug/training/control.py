@@ -149,12 +149,14 @@ class Controller:
         mistakes = session.knobs.mistakes(command.changes)
         if mistakes:
             raise collect(mistakes)
+        present = session.knobs.all_asked()
         session.timeline.leave(session.snapshot())
         session.restore(start)
-        run = session.timeline.branch(start, str(command.changes))
+        changes = session.knobs.difference(present) if command.keep_knobs else command.changes
+        run = session.timeline.branch(start, str(changes))
         session.recorder.begin_run(run)
-        session.knobs.apply(command.changes)
-        self._mark(str(command.changes) or "rerun")
+        session.knobs.apply(changes)
+        self._mark(str(changes) or "rerun")
         self._set_goal(command.epochs, command.steps)
         session.begin()
         session.become(State.RUNNING)

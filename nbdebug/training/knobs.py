@@ -148,6 +148,21 @@ class Knobs:
             for name, p in values.items():
                 _set_dropout(self.dropout_layers[name], p)
 
+    def all_asked(self) -> Changes:
+        """The present value of every knob, as changes that would bring it about."""
+        rates = {group.name: group.asked for group in self.groups}
+        dropout = {name: _dropout_of(layer) for name, layer in self.dropout_layers.items()}
+        return Changes(rates, self.clip, dropout)
+
+    def difference(self, wanted: Changes) -> Changes:
+        """Of what :meth:`all_asked` gave at another time, what is different now; one value where all are alike."""
+        present = self.all_asked()
+        return Changes(
+            lr=_differing(present.lr, wanted.lr),
+            clip=wanted.clip if wanted.clip != present.clip else None,
+            dropout=_differing(present.dropout, wanted.dropout),
+        )
+
     def settings(self) -> KnobSettings:
         """For a snapshot."""
         dropout = tuple(_dropout_of(layer) for layer in self.dropout_layers.values())
@@ -242,6 +257,12 @@ def _set_dropout(module: Any, p: float) -> None:
         module.p = float(p)
     else:
         module.dropout = float(p)
+
+
+def _differing(present: Any, wanted: Any) -> float | dict[str, float] | None:
+    changed = {name: value for name, value in wanted.items() if present.get(name, value) != value}
+    same_for_all = len(changed) == len(wanted) and len(set(changed.values())) == 1
+    return next(iter(changed.values())) if changed and same_for_all else changed or None
 
 
 def _clip_mistakes(clip: Clip | None) -> list[str]:

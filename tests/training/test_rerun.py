@@ -9,6 +9,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from nbdebug import CommandError, Debugger, State, Trainer
+from nbdebug.records.commands import Rerun, StartPoint
 from tests.training import zoo
 from tests.training.test_do_no_harm import assert_same, states, watched
 
@@ -113,6 +114,25 @@ def test_branches_make_a_tree_and_history_follows_it() -> None:
     twig = debugger.rerun(epochs=1, start="last_epoch", lr=0.05)
     assert twig.name == "lr 0.05 (2)"
     assert (twig.parent, twig.step) == ("main", 20), "the last epoch run began where the branch did, on its parent"
+    debugger.close()
+
+
+def test_the_rerun_button_takes_the_present_knobs_along() -> None:
+    case = zoo.make("mlp")
+    debugger = watched(case)
+    debugger.run(epochs=2)
+    again = Rerun(StartPoint.START, epochs=1, keep_knobs=True)
+    debugger._ask(again)
+    debugger.wait()
+    assert debugger.status.run == "rerun", "nothing was changed"
+    debugger.set(lr=0.02, clip_norm=0.5, dropout=0.4)
+    debugger._ask(again)
+    debugger.wait()
+    assert debugger.status.run == "lr 0.02, clip norm 0.5, dropout 0.4"
+    own = debugger.history.of(debugger.status.run)
+    assert own["lr"].values.tolist() == [0.02] * 20
+    assert own["clip_norm"].values.tolist() == [0.5] * 20
+    assert own["dropout"].values.tolist() == [0.4] * 20
     debugger.close()
 
 
