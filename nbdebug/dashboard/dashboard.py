@@ -24,7 +24,7 @@ from nbdebug.records.view import View
 
 log = logging.getLogger(__name__)
 
-MAX_POINTS = 1500
+MAX_POINTS = 16_384  # all that a journal holds of a curve: what is drawn is what history gives
 PERIOD_S = 0.1
 CALM_PERIOD_S = 0.25
 CALM_AFTER = 10

@@ -60,7 +60,7 @@ class History(Mapping[str, "Values | Histograms"]):
 
     Keys are ``"loss/train"``, ``"loss/val"``, ``"<metric>/train"``, ``"lr"``, ``"clip_norm"`` (inf when off),
     ``"dropout"``, ``"grad_norm"``, ``"grad_mean/<layer>"``, ``"activations/<layer>"`` and so on; ``list(history)``
-    names all. Curves are exact up to 16,384 steps; longer ones keep the extremes of every stretch.
+    names all. Curves are exact up to 8,192 steps; longer ones keep the extremes of every stretch.
     """
 
     def __init__(self, journal: Journal, run: Callable[[], str], *, inherited: bool = True) -> None:

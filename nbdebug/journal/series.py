@@ -13,7 +13,7 @@ import numpy as np
 
 from nbdebug.records.view import Points
 
-CAPACITY = 16_384
+CAPACITY = 8_192
 
 
 class Curve:
@@ -37,6 +37,7 @@ class Curve:
         self._odd = np.zeros(64)
         self.last_step = -1
         self.last_value = math.nan
+        self._emitted: dict[int | None, Points] = {}
 
     def __len__(self) -> int:
         return self._size
@@ -44,6 +45,7 @@ class Curve:
     def append(self, step: int, value: float) -> None:
         """Record a value; a second one at the last step replaces nothing, it shares the bucket."""
         self.last_step, self.last_value = step, value
+        self._emitted.clear()
         bucket = step // self.width
         at = self._size - 1
         if self._size == 0 or self._bucket[at] != bucket:
@@ -57,20 +59,27 @@ class Curve:
         if self._high_step[at] < 0 or value > self._high[at]:
             self._high_step[at], self._high[at] = step, value
 
-    def points(self, max_points: int | None = None, first: int = 0) -> Points:
-        """Steps and values from step ``first`` on, at most about ``max_points`` of them, in order of steps."""
-        view = self
-        if max_points is not None and self._size > max_points:
-            view = self._copy()
-            while len(view) * 2 > max_points and len(view) > 1:
-                view._merge()
-        return view._emit(first)
+    def points(self, max_points: int | None = None) -> Points:
+        """Steps and values, at most about ``max_points`` of them, in order of steps; the same object until one more."""
+        if max_points is not None and self._size <= max_points // 2:
+            max_points = None
+        if max_points not in self._emitted:
+            self._emitted[max_points] = self._thinned(max_points)._emit()
+        return self._emitted[max_points]
 
-    def _emit(self, first: int) -> Points:
+    def _thinned(self, max_points: int | None) -> Curve:
+        if max_points is None:
+            return self
+        view = self._copy()
+        while len(view) * 2 > max_points and len(view) > 1:
+            view._merge()
+        return view
+
+    def _emit(self) -> Points:
         n = self._size
         steps = np.concatenate([self._low_step[:n], self._high_step[:n], self._odd_step[:n]])
         values = np.concatenate([self._low[:n], self._high[:n], self._odd[:n]])
-        keep = steps >= max(first, 0)
+        keep = steps >= 0
         # a bucket of one value has it as both low and high; key on (step, which kind) to say it once
         keep[n : 2 * n] &= self._high_step[:n] != self._low_step[:n]
         steps, values = steps[keep], values[keep]

@@ -64,9 +64,13 @@ def test_gaps_in_steps() -> None:
     assert (points.steps == points.values).all()
 
 
-@pytest.mark.parametrize("first", [0, 10, 64])
-def test_a_window_from_a_step_on(first: int) -> None:
-    assert filled(range(64)).points(first=first).steps.min() == max(first, 1)
+def test_the_same_points_are_given_until_there_is_one_more() -> None:
+    curve = filled(range(30))
+    points = curve.points()
+    assert curve.points() is points
+    curve.append(31, 0.0)
+    assert curve.points().steps[-1] == 31
+    assert points.steps[-1] == 30
 
 
 def test_smoothing_has_no_pull_to_its_start() -> None:
