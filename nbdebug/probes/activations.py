@@ -1,6 +1,6 @@
 """Activation histograms: what each layer puts out, signed, on a range that adapts. Sampled; training thread only.
 
-Up to 8,192 elements of each output are taken inside the hook (later layers may overwrite the rest in place) and binned
+Up to 4,096 elements of each output are taken inside the hook (later layers may overwrite the rest in place) and binned
 together at the step's end. The range of a layer is [-2^k, 2^k] with the smallest k that holds its sample.
 """
 

@@ -12,8 +12,9 @@ LONGEST_GAP_S = 2.0
 class Governor:
     """Decides from measured times which steps are sampled. Times are wall-clock seconds; training thread only.
 
-    Each step earns ``budget`` × its time; a sample is taken when what it cost lately has been earned, and at least
-    every two seconds. ``budget=None`` samples every step.
+    Each step earns ``budget`` × its time and pays for what watching took, on sampled steps and on the others. A sample
+    is taken when what one costs lately has been earned, and at least every two seconds. ``budget=None`` samples every
+    step.
     """
 
     budget: float | None
@@ -32,13 +33,12 @@ class Governor:
     def step_done(self, *, training_s: float, watching_s: float, sampled: bool) -> None:
         """What the step took: the training itself, and everything that was ours."""
         self._steps += 1
-        self.earned_s += (self.budget or 0.0) * training_s
         self.since_sample_s += training_s + watching_s
         if sampled:
             first = self.sample_cost_s == 0.0
             self.sample_cost_s += (watching_s - self.sample_cost_s) * (1.0 if first else SMOOTHING * 2)
-            self.earned_s = max(self.earned_s - watching_s, -2 * self.sample_cost_s)
             self.since_sample_s = 0.0
-        self.earned_s = min(self.earned_s, 2 * self.sample_cost_s)
+        earned_s = self.earned_s + (self.budget or 0.0) * training_s - watching_s
+        self.earned_s = min(max(earned_s, -2 * self.sample_cost_s), 2 * self.sample_cost_s)
         share = watching_s / max(training_s + watching_s, 1e-9)
         self.share += (share - self.share) * max(SMOOTHING / 5, 1 / self._steps)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-SAMPLE_SIZE = 8192
+SAMPLE_SIZE = 4096
 
 
 def strided_sample(tensor: torch.Tensor, turn: int, size: int = SAMPLE_SIZE) -> torch.Tensor:

@@ -104,6 +104,8 @@ class Controller:
         session = self._session
         if session.state is State.RUNNING and session.goal.stride is None:
             raise CommandError("training is running: pause it first, then step")
+        if session.state is not State.PAUSED:
+            self._set_goal(None, None)
         session.begin()
         session.goal.stride = (session.goal.stride or 0) + command.count
         session.become(State.RUNNING)

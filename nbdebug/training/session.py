@@ -241,7 +241,6 @@ class Session:
         if self.state is not State.RUNNING:
             return
         if epochs_done or steps_done:
-            self.goal = Goal()
             self.become(State.IDLE, "finished")
         elif goal.stride == 0:
             goal.stride = None

@@ -115,7 +115,7 @@ def rerun_two_epochs(board: DashboardPage, kernel: KernelClient) -> None:
     board.control("Rerun from").select_option("start")
     board.press("Rerun")
     branch = board.notebook.poll(
-        lambda: kernel.evaluate("debugger.status.run if debugger.status.run not in ('main', 'lr 0.005') else ''"),
+        lambda: kernel.evaluate("debugger.status.run if debugger.status.run not in ('main', 'lr 0.02') else ''"),
         waiting_for="the branch",
     )
     board.notebook.poll(lambda: kernel.evaluate("debugger.state") == "idle", waiting_for="two epochs to end")

@@ -46,7 +46,10 @@ from tests.dashboard import views
         ({"command": "set_dropout", "value": 0.3, "layer": ""}, SetKnobs(Changes(dropout=0.3))),
         ({"command": "set_dropout", "value": 0, "layer": "drop"}, SetKnobs(Changes(dropout={"drop": 0.0}))),
         ({"command": "reinitialize", "scheme": "orthogonal", "seed": 3}, Reinitialize(InitScheme.ORTHOGONAL, 3)),
-        ({"command": "rerun", "start": "last_epoch", "epochs": 2}, Rerun(StartPoint.LAST_EPOCH, epochs=2, keep_knobs=True)),
+        (
+            {"command": "rerun", "start": "last_epoch", "epochs": 2},
+            Rerun(StartPoint.LAST_EPOCH, epochs=2, keep_knobs=True),
+        ),
         ({"command": "checkout", "run": "main"}, Checkout("main")),
     ],
 )

@@ -120,7 +120,7 @@ def test_samples_see_every_index_of_every_dimension_alike(shape: tuple[int, ...]
     for axis, extent in enumerate(shape):
         index = torch.arange(extent, dtype=torch.float32).view([-1 if a == axis else 1 for a in range(len(shape))])
         sample = strided_sample(index.expand(shape).contiguous(), turn=3)
-        assert 7000 <= len(sample) <= 8192
+        assert 3500 <= len(sample) <= 4096
         if extent <= 64:
             shares = torch.bincount(sample.long(), minlength=extent) / len(sample)
             assert (shares - 1 / extent).abs().max() < 5 * (1 / extent / len(sample)) ** 0.5 + 1e-3
