@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nbdebug.dashboard import runbar, words
 from nbdebug.dashboard.figures import activations, gradient_flow, loss
+from nbdebug.records.commands import ClipMode
 from nbdebug.records.view import View
 
 
@@ -17,8 +18,9 @@ def text(view: View) -> str:
     ]
     if status.message:
         lines.append(status.message)
-    rates = ", ".join(f"{group.name} {words.rate(group.in_force)}" for group in knobs.groups)
-    lines.append(f"lr {rates or '–'}, clip {knobs.clip.mode} {knobs.clip.threshold:g}, {_dropout(view)}")
+    rates = ", ".join(f"{group.name} {words.rate(group.in_force)}".strip() for group in knobs.groups)
+    clip = "off" if knobs.clip.mode is ClipMode.OFF else f"{knobs.clip.mode} {knobs.clip.threshold:g}"
+    lines.append(f"lr {rates or '–'}, clip {clip}, {_dropout(view)}")
     if view.runs and any(run.train.steps.size for run in view.runs):
         lines.append(f"loss: {loss.readout(view, len(view.runs))}")
     if view.gradients is not None and view.gradients.layers:
