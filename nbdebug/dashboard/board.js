@@ -5,6 +5,7 @@
 const PAGE = Symbol.for("nbdebug.plotly");
 const IN_USE_MS = 1500;
 const THROTTLE_MS = 100;
+const RETRY_MS = 200;
 const FOCUSABLE = new Set(["button", "input", "select", "summary"]);
 
 // --- plotly.js, once per page: asked of one board at a time, of the next if no answer comes
@@ -200,6 +201,7 @@ class Chart {
     setText(this.readout, this.said.readout);
     this.readout.title = this.said.readout;
     this.plot.setAttribute("aria-label", `${this.said.title}: ${this.said.readout || this.said.empty}`);
+    if (!this.plot.clientWidth) { this.dirty = true; return; } // while a theme's stylesheet is exchanged, for one
     const drawable = Boolean(plotly && this.figure && !this.said.empty);
     setText(this.hint, this.said.empty || (drawable ? "" : "loading the charts …"));
     this.plot.style.visibility = drawable ? "visible" : "hidden";
@@ -568,7 +570,7 @@ class Board {
     document.addEventListener("visibilitychange", () => this.wakeOrSleep(), listen);
     globalThis.addEventListener("pagehide", () => this.sleep(), listen);
     const sized = new ResizeObserver(() => { for (const chart of Object.values(this.charts)) chart.dirty = true; this.schedule(); });
-    sized.observe(this.root);
+    for (const node of [this.root, ...Object.values(this.charts).map(({ plot }) => plot)]) sized.observe(node);
     const themed = new MutationObserver(() => { this.retheme(); setTimeout(() => this.retheme(), 400); });
     for (const node of [document.body, document.documentElement]) themed.observe(node, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class", "theme"] });
     this.disconnect.push(() => { seen.disconnect(); sized.disconnect(); themed.disconnect(); });
@@ -652,6 +654,7 @@ class Board {
       this.send("ack", { number });
     }
     if (this.again) { this.again = false; this.schedule(); }
+    else if (this.awake && Object.values(this.charts).some((chart) => chart.dirty)) setTimeout(() => this.schedule(), RETRY_MS);
   }
 
   drawParts() {

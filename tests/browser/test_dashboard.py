@@ -73,6 +73,7 @@ def test_the_quickstart_from_run_all_to_reload(notebooks: Notebooks) -> None:
         reinitialise(board, kernel)
         rerun_two_epochs(board, kernel)
         assert_drawn_is_recorded(board, kernel)
+        the_charts_follow_the_theme(board)
         everything_is_there_after_a_reload(board, kernel)
 
 
@@ -122,6 +123,19 @@ def rerun_two_epochs(board: DashboardPage, kernel: KernelClient) -> None:
     assert kernel.evaluate("debugger.status.epoch") == 2
     board.wait_for_curve(f"{branch} train", points=90)
     board.wait_for_curve("main train", points=400)
+
+
+def the_charts_follow_the_theme(board: DashboardPage) -> None:
+    plot = board.root.locator("[data-panel=loss] .nbd-plot")
+    width = plot.evaluate("plot => plot.clientWidth")
+    colour = "plot => plot._fullData.find(trace => trace.name === 'main train').line.color"
+    before = plot.evaluate(colour)
+    board.notebook.theme("dark")
+    board.notebook.poll(lambda: plot.evaluate(colour) != before, waiting_for="the dark colours")
+    drawn = "plot => plot.querySelector('.main-svg').clientWidth"
+    board.notebook.poll(lambda: plot.evaluate(drawn) == width, waiting_for="the chart to fill its panel again")
+    board.notebook.theme("light")
+    board.notebook.poll(lambda: plot.evaluate(colour) == before, waiting_for="the light colours")
 
 
 def everything_is_there_after_a_reload(board: DashboardPage, kernel: KernelClient) -> None:
