@@ -29,7 +29,9 @@ class ActivationsProbe:
     signals = (Signal.ACTIVATIONS,)
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        self._modules = {name or type(m).__name__: m for name, m in modules.items() if _is_telling(m)}
+        hidden = _within_compiled(modules)
+        telling = {name: m for name, m in modules.items() if m not in hidden and _is_telling(m)}
+        self._modules = {name or type(m).__name__: m for name, m in telling.items()}
         self._hooks = HookSet()
         self._samples: dict[str, list[torch.Tensor]] = {}
         self._thread = 0
@@ -47,6 +49,10 @@ class ActivationsProbe:
         self._thread = threading.get_ident()
         for name, module in self._modules.items():
             self._hooks.add(module, self._hook(name))
+
+    def unhook(self) -> None:
+        """Take the hooks off; what they saw is kept."""
+        self._hooks.remove()
 
     def finish(self) -> list[torch.Tensor]:
         """Histograms and moments of all layers seen, one tensor ``(layers, BINS + 4)``."""
@@ -75,9 +81,10 @@ class ActivationsProbe:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if threading.get_ident() != self._thread or _recomputing():
                 return
-            calls = self._samples.setdefault(name, [])
             tensor = first_tensor(output)
+            calls = self._samples.get(name, [])
             if tensor is not None and len(calls) < MAX_CALLS:
+                self._samples[name] = calls
                 calls.append(strided_sample(tensor, self._turn))
 
         return hook
@@ -90,6 +97,18 @@ def _is_telling(module: nn.Module) -> bool:
     home = type(module).__module__
     is_leaf = next(module.children(), None) is None
     return is_leaf and (home == "torch.nn.modules.activation" or not home.startswith("torch.nn."))
+
+
+def _within_compiled(modules: Mapping[str, nn.Module]) -> set[nn.Module]:
+    """Modules whose calls are compiled or scripted: their hooks would not fire, would be traced, or are refused."""
+    hidden: set[nn.Module] = set()
+    for module in modules.values():
+        inside = getattr(module, "_orig_mod", None)
+        if isinstance(inside, nn.Module):
+            hidden.update(inside.modules())
+        if getattr(module, "_compiled_call_impl", None) is not None or isinstance(module, torch.jit.ScriptModule):
+            hidden.update(module.modules())
+    return hidden
 
 
 def _recomputing() -> bool:

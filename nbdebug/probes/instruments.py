@@ -89,6 +89,12 @@ class Instruments:
         if self._sampling and flow is not None:
             self._guarded(flow, flow.gradients_clipped, parameters, scale, factor)
 
+    def model_done(self) -> None:
+        """The user's step returned: take the module hooks off."""
+        activations = self._probes.get(ActivationsProbe.name)
+        if self._sampling and activations is not None:
+            activations.unhook()
+
     def end_step(self, scalars: Mapping[Series, Any]) -> Measured:
         """Bring everything to the host in one transfer: ``scalars`` (tensors or numbers) and what the probes found."""
         packed: dict[Any, list[torch.Tensor]] = {}

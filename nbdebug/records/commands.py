@@ -89,7 +89,9 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Stop between steps, ready to go on."""
+    """Stop between steps, ready to go on; ``for_a_look`` keeps what is left of single steps asked for."""
+
+    for_a_look: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -52,20 +53,24 @@ def move(batch: Any, device: torch.device) -> Any:
     """The batch on ``device``: tensors, and whatever holds them or has a ``to`` of its own; the rest as it is."""
     if isinstance(batch, torch.Tensor):
         return batch.to(device, non_blocking=True)
+    if callable(getattr(batch, "to", None)):
+        return batch.to(device)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(move(part, device) for part in batch))
     if isinstance(batch, (tuple, list)):
         return type(batch)(move(part, device) for part in batch)
     if isinstance(batch, dict):
-        return {key: move(part, device) for key, part in batch.items()}
-    if callable(getattr(batch, "to", None)):
-        return batch.to(device)
+        moved = copy.copy(batch)
+        moved.update({key: move(part, device) for key, part in batch.items()})
+        return moved
     return batch
 
 
-def size(batch: Any) -> int:
-    """Number of samples: the length of the first tensor found, 1 if there is none."""
-    tensor = _first_tensor(batch)
+def samples(batch: Any, target: Any) -> int:
+    """Number of samples: the length of the target where there is one, else of the batch's first tensor, else 1."""
+    if target is None and isinstance(batch, (tuple, list)) and len(batch) == 2:
+        target = batch[1]
+    tensor = target if isinstance(target, torch.Tensor) else _first_tensor(batch)
     return int(tensor.shape[0]) if tensor is not None and tensor.dim() else 1
 
 

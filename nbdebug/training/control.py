@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from nbdebug.records.commands import (
     Checkout,
@@ -21,6 +26,8 @@ from nbdebug.records.errors import CommandError, NbdebugError, collect
 from nbdebug.records.runs import Mark
 from nbdebug.records.status import State
 from nbdebug.training import initialization
+from nbdebug.training.snapshots import Snapshot
+from nbdebug.training.stepper import taking_turn
 
 if TYPE_CHECKING:
     from nbdebug.training.session import Session
@@ -49,7 +56,7 @@ class Controller:
             case Start():
                 return self._start(command)
             case Pause():
-                return self._pause()
+                return self._pause(command)
             case Resume():
                 return self._resume()
             case Step():
@@ -83,11 +90,12 @@ class Controller:
         goal.step = None if steps is None else step_base + steps
         goal.stride = None
 
-    def _pause(self) -> str:
+    def _pause(self, command: Pause) -> str:
         session = self._session
         if session.state is not State.RUNNING:
             return f"nothing to pause: {session.state}"
-        session.goal.stride = None
+        if not command.for_a_look:
+            session.goal.stride = None
         session.paused_by_itself = False
         session.become(State.PAUSED)
         return "paused"
@@ -97,6 +105,9 @@ class Controller:
         if session.state is not State.PAUSED:
             return f"nothing to resume: {session.state}"
         session.begin()
+        if session.goal_reached():
+            session.become(State.IDLE, "finished")
+            return "nothing left to do"
         session.become(State.RUNNING)
         return "resumed"
 
@@ -131,14 +142,14 @@ class Controller:
 
     def _reinitialize(self, command: Reinitialize) -> str:
         session = self._session
-        redrawn = initialization.reinitialize(session.model, command.scheme, command.seed, command.layers)
+        with taking_turn(session.random):
+            redrawn = initialization.reinitialize(session.model, command.scheme, command.seed, command.layers)
         if not redrawn.layers:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in redrawn.left)
             raise CommandError(f"nothing was re-initialised ({reasons or 'no layer has parameters'})")
         if not command.keep_optimizer_state:
             for optimizer in session.trainer.optimizers.values():
-                for parameter in redrawn.parameters:
-                    optimizer.state.pop(parameter, None)
+                _forget(optimizer, redrawn.parameters)
         self._mark(f"init {command.scheme}")
         left = "".join(f"; left {name} ({reason})" for name, reason in redrawn.left)
         count = len(redrawn.layers)
@@ -152,14 +163,16 @@ class Controller:
         if mistakes:
             raise collect(mistakes)
         present = session.knobs.all_asked()
-        session.timeline.leave(session.snapshot())
-        session.restore(start)
+        epochs, steps = command.epochs, command.steps
+        if epochs is None and steps is None:
+            steps = session.loop.step - start.step
+        self._go_to(start)
         changes = session.knobs.difference(present) if command.keep_knobs else command.changes
         run = session.timeline.branch(start, str(changes))
         session.recorder.begin_run(run)
         session.knobs.apply(changes)
         self._mark(str(changes) or "rerun")
-        self._set_goal(command.epochs, command.steps)
+        self._set_goal(epochs, steps)
         session.begin()
         session.become(State.RUNNING)
         return f"{run.name!r} from step {run.step} of {run.parent!r}"
@@ -170,13 +183,35 @@ class Controller:
             raise CommandError(f"no run {command.run!r}: there are {', '.join(map(repr, session.timeline.runs))}")
         if command.run == session.timeline.current:
             return f"the model holds {command.run!r} already"
-        session.timeline.leave(session.snapshot())
-        session.restore(session.timeline.tip(command.run))
+        self._go_to(session.timeline.tip(command.run))
         session.timeline.current = command.run
         self._set_goal(None, None)
         session.become(State.IDLE, f"checked out {command.run}")
         return f"the model holds {command.run!r} at step {session.loop.step}"
 
+    def _go_to(self, snapshot: Snapshot) -> None:
+        """Leave the current run for a snapshot; if that fails half-way, the model is put back where it was."""
+        session = self._session
+        tip = session.snapshot()
+        try:
+            session.restore(snapshot)
+        except CommandError:
+            raise
+        except Exception as error:  # state_dict code of the user's, a loader that no longer has its batches
+            session.restore(tip)
+            raise CommandError(f"could not go back, nothing is changed: {type(error).__name__}: {error}") from error
+        session.timeline.leave(tip)
+
     def _mark(self, text: str) -> None:
         session = self._session
         session.recorder.mark(Mark(session.timeline.current, session.loop.step, text))
+
+
+def _forget(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Clear an optimizer's state of these parameters; LBFGS keeps that of all under its first one."""
+    redrawn = set(parameters)
+    held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    if isinstance(optimizer, torch.optim.LBFGS) and held & redrawn:
+        optimizer.state.clear()
+    for parameter in redrawn:
+        optimizer.state.pop(parameter, None)

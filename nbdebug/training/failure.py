@@ -15,19 +15,23 @@ OWN_CODE = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Failure:
-    """An error that ended the run. ``exception`` is the original; ``batch`` is what the step was given."""
+    """An error that ended the run. ``exception`` is the original; ``batch`` is what was worked on, after ``step`` steps.
+
+    ``where`` says in words what was going on, such as "in step 413".
+    """
 
     exception: BaseException
     traceback: str
     batch: Any
     step: int
+    where: str
 
     @classmethod
-    def of(cls, error: BaseException, *, batch: Any, step: int) -> Failure:
+    def of(cls, error: BaseException, *, batch: Any, step: int, where: str) -> Failure:
         """Keep an error with the frames of ours cut off its front."""
         error.with_traceback(_from_user_frame(error.__traceback__))
         text = "".join(traceback.format_exception(error))
-        return cls(error, text, batch, step)
+        return cls(error, text, batch, step, where)
 
     @property
     def title(self) -> str:
@@ -38,7 +42,11 @@ class Failure:
     def why(self) -> str:
         """Where it happened and what can be done."""
         whose = "Training could not go on" if isinstance(self.exception, NbdebugError) else "Your code raised this"
-        return f"{whose} at step {self.step}. The model and debugger.current.batch are as the step left them."
+        return f"{whose} {self.where}. The model and debugger.current.batch are as the step left them."
+
+    def let_go(self) -> None:
+        """Drop what the error's frames still hold, such as activations."""
+        traceback.clear_frames(self.exception.__traceback__)
 
 
 def _from_user_frame(found: TracebackType | None) -> TracebackType | None:

@@ -43,12 +43,14 @@ class Loop:
         self.epoch = 0
         self.step = 0
         self.batch: Any = None
+        self.doing = "before the first step"
         self.epoch_losses: list[tuple[float, int]] = []
         self._turns = turns
         self._device = trainer.device or device_of(model)
 
     def take_batch(self) -> bool:
         """Fetch the next batch into ``self.batch``; false at the end of an epoch."""
+        self.doing = f"while fetching the batch of step {self.step + 1}"
         fetched = self.cursor.take()
         if fetched is END:
             return False
@@ -58,6 +60,7 @@ class Loop:
     def train_batch(self) -> StepResult:
         """One step on the present batch, the user's own if they gave one, and the scheduler's if it goes by batches."""
         trainer = self.trainer
+        self.doing = f"in step {self.step + 1}"
         function: StepFunction = trainer.step or steps.train_step
         result = steps.interpret(function(self.model, self.batch, trainer.loss_fn, trainer.optimizer), "step")
         if trainer.scheduler_interval == "batch":
@@ -69,26 +72,30 @@ class Loop:
         self.step += 1
         return result
 
-    def keep_loss(self, loss: float) -> None:
+    def keep_loss(self, loss: float, result: StepResult) -> None:
         """Remember a step's loss for the epoch's mean."""
-        self.epoch_losses.append((loss, batches.size(self.batch)))
+        self.epoch_losses.append((loss, batches.samples(self.batch, result.target)))
 
     def batch_metrics(self, result: StepResult) -> dict[str, Any]:
         """The metrics on a training batch; empty where the step gave no output and target."""
         if not (result.has_output and self.trainer.metrics):
             return {}
+        self.doing = f"in the metrics after step {self.step}"
         output, target = _detached(result.output), _detached(result.target)
         with torch.no_grad():
-            return {name: metric(output, target) for name, metric in self.trainer.metrics.items()}
+            return {name: _one_number(name, metric(output, target)) for name, metric in self.trainer.metrics.items()}
 
     def finish_epoch(self, *, aborted: Callable[[], bool] = lambda: False) -> Evaluation | None:
         """Validate, step the schedulers that go by epochs, go to the next epoch. Takes its own turns, batch by batch.
 
         ``aborted`` is asked between batches; when it says so, the epoch is left unfinished.
         """
+        last = self.batch
         evaluation = self._validate(aborted) if self.trainer.val_loader is not None else None
         if aborted():
             return None
+        self.batch = last
+        self.doing = f"in the scheduler after step {self.step}"
         with self._turns():
             if self.trainer.scheduler_interval == "epoch":
                 self._step_schedulers(evaluation)
@@ -101,6 +108,7 @@ class Loop:
         function = self.trainer.eval_step or steps.eval_step
         losses: list[tuple[Any, int]] = []
         metrics: dict[str, list[tuple[Any, int]]] = {}
+        self.doing = f"in the validation after step {self.step}"
         with evaluating(self.model):
             with self._turns():
                 iterator = iter(self.trainer.val_loader or ())
@@ -109,9 +117,9 @@ class Loop:
                     fetched = next(iterator, END)
                     if fetched is END:
                         break
-                    batch = batches.move(fetched, self._device)
-                    result = steps.interpret(function(self.model, batch, self.trainer.loss_fn), "eval_step")
-                    count = batches.size(batch)
+                    self.batch = batches.move(fetched, self._device)
+                    result = steps.interpret(function(self.model, self.batch, self.trainer.loss_fn), "eval_step")
+                    count = batches.samples(self.batch, result.target)
                     losses.append((result.loss, count))
                     for name, value in self.batch_metrics(result).items():
                         metrics.setdefault(name, []).append((value, count))
@@ -132,6 +140,16 @@ def weighted_mean(values: list[tuple[Any, int]]) -> float:
     """sum(value · weight) / sum(weight) in double precision; NaN for none."""
     weight = sum(count for _, count in values)
     return sum(float(value) * count for value, count in values) / weight if weight else math.nan
+
+
+def _one_number(name: str, value: Any) -> Any:
+    """A metric's value, if it is one number."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return value
+    if not isinstance(value, torch.Tensor) and hasattr(value, "__float__"):
+        return float(value)
+    shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"{value!r:.60}"
+    raise ConfigurationError(f"metric {name!r} must return one number, but returned {shape}")
 
 
 def _detached(value: Any) -> Any:

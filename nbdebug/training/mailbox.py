@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from nbdebug.records.commands import Command, Outcome
+from nbdebug.records.errors import ClosedError
 
 
 @dataclass
@@ -29,26 +30,36 @@ class Ticket:
 
 
 class Mailbox:
-    """A queue of tickets with a bell."""
+    """A queue of tickets that can be closed: then nothing is accepted any more, and nobody waits."""
 
     def __init__(self) -> None:
         self._tickets: deque[Ticket] = deque()
-        self._bell = threading.Event()
+        self._changed = threading.Condition()
+        self.closed = False
 
     def post(self, command: Command) -> Ticket:
-        """Leave a command; returns at once."""
+        """Leave a command; returns at once.
+
+        Raises:
+            ClosedError: the mailbox is closed.
+        """
         ticket = Ticket(command)
-        self._tickets.append(ticket)
-        self._bell.set()
+        with self._changed:
+            if self.closed:
+                raise ClosedError("this debugger is closed: make a new Debugger(model, trainer) to go on")
+            self._tickets.append(ticket)
+            self._changed.notify()
         return ticket
 
-    def ring(self) -> None:
-        """Wake whoever waits, without a command."""
-        self._bell.set()
+    def close(self) -> None:
+        """Accept nothing more, and wake whoever waits."""
+        with self._changed:
+            self.closed = True
+            self._changed.notify_all()
 
     def take(self, *, wait: bool) -> Ticket | None:
-        """The oldest ticket; with ``wait``, sleeps until there is one or the bell rings."""
-        if wait and not self._tickets:
-            self._bell.wait()
-        self._bell.clear()
-        return self._tickets.popleft() if self._tickets else None
+        """The oldest ticket; with ``wait``, sleeps until there is one or the mailbox is closed."""
+        with self._changed:
+            while wait and not self._tickets and not self.closed:
+                self._changed.wait()
+            return self._tickets.popleft() if self._tickets else None

@@ -63,6 +63,9 @@ class Watcher(GradientWatcher, Protocol):
     def begin_step(self, step: int, *, sample: bool) -> None:
         """A step begins."""
 
+    def model_done(self) -> None:
+        """The user's step returned: no module hook may stay on while metrics run."""
+
     def end_step(self, scalars: Mapping[Series, Any]) -> Measurement:
         """The step is over; bring ``scalars`` and all that was measured to the host."""
 

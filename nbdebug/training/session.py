@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import atexit
 import math
+import os
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbdebug.records.commands import Command, Outcome
-from nbdebug.records.errors import ClosedError, CommandError
+from nbdebug.records.errors import CommandError
 from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.status import State, Status
 from nbdebug.training import snapshots
@@ -36,7 +38,8 @@ from nbdebug.training.timeline import Timeline
 from nbdebug.training.trainer import Trainer
 
 CLOSE_TIMEOUT_S = 30.0
-CLOSED = "this debugger is closed: make a new Debugger(model, trainer) to go on"
+EXIT_TIMEOUT_S = 10.0
+CLOSED = "closed before it could be applied"
 
 
 @dataclass
@@ -77,7 +80,7 @@ class Session:
         self._changed = threading.Condition()
         self._context = ThreadContext.capture()
         self._thread: threading.Thread | None = None
-        self._closing = False
+        self._starting = threading.Lock()
         self._loss_was_finite = True
         self._seconds_per_step = 0.0
         self._paced = 0
@@ -87,10 +90,9 @@ class Session:
 
     def post(self, command: Command) -> Ticket:
         """Leave a command for the next safe point; returns at once."""
-        if self._closing:
-            raise ClosedError(CLOSED)
+        ticket = self._mailbox.post(command)
         self._ensure_thread()
-        return self._mailbox.post(command)
+        return ticket
 
     def prepare(self) -> None:
         """Before a start: take over the caller's torch context, and a seed just set."""
@@ -101,7 +103,7 @@ class Session:
     def wait(self, until: Callable[[State], bool], timeout_s: float | None = None) -> bool:
         """Block until the state satisfies ``until``; false when the time ran out."""
         with self._changed:
-            return self._changed.wait_for(lambda: until(self.state) or self._closing, timeout_s)
+            return self._changed.wait_for(lambda: until(self.state) or self._mailbox.closed, timeout_s)
 
     def on_training_thread(self) -> bool:
         """Whether the caller is the training thread itself, as a user's step is."""
@@ -127,15 +129,21 @@ class Session:
 
     def close(self) -> None:
         """End the thread and take all hooks off; the model is a plain model again. Safe to call twice."""
-        self._closing = True
-        self._mailbox.ring()
-        thread = self._thread
-        if thread is not None and not self.on_training_thread():
-            thread.join(CLOSE_TIMEOUT_S)
+        self._end_thread(CLOSE_TIMEOUT_S)
         self.stepper.hooks.detach()
         self._unregister()
+        if self.failure is not None:
+            self.failure.let_go()
         with self._changed:
             self._changed.notify_all()
+
+    def _end_thread(self, timeout_s: float) -> bool:
+        """Ask the thread to end after its step; whether it did within the time."""
+        self._mailbox.close()
+        thread = self._thread
+        if thread is not None and not self.on_training_thread():
+            thread.join(timeout_s)
+        return thread is None or not thread.is_alive()
 
     # -- training thread ----------------------------------------------------------------------------------------
 
@@ -184,8 +192,11 @@ class Session:
         self._loss_was_finite = True
 
     def _ensure_thread(self) -> None:
-        if self._thread is not None:
-            return
+        with self._starting:
+            if self._thread is None and not self._mailbox.closed:
+                self._start_thread()
+
+    def _start_thread(self) -> None:
         self.stepper.hooks.attach()
         self._unregister = _close_at_exit(self)
         self._thread = threading.Thread(target=self._main, name="nbdebug training", daemon=True)
@@ -193,10 +204,10 @@ class Session:
 
     def _main(self) -> None:
         _leave_interrupts_to_the_main_thread()
-        while not self._closing:
+        while not self._mailbox.closed:
             while (ticket := self._mailbox.take(wait=self.state is not State.RUNNING)) is not None:
                 self._apply(ticket)
-            if self.state is State.RUNNING and not self._closing:
+            if self.state is State.RUNNING and not self._mailbox.closed:
                 self._advance()
         self._refuse_the_rest()
         self.loop.cursor.drop_iterator()
@@ -225,26 +236,30 @@ class Session:
         self._mind_the_goal(stepped=progress.stepped)
 
     def _finish_epoch(self) -> None:
-        evaluation = self.loop.finish_epoch(aborted=lambda: self._closing)
-        if self._closing:
+        evaluation = self.loop.finish_epoch(aborted=lambda: self._mailbox.closed)
+        if self._mailbox.closed:
             return
         if evaluation is not None:
             self.stepper.record_evaluation(self.timeline.current, evaluation)
         self.timeline.keep(self.snapshot())
 
     def _mind_the_goal(self, *, stepped: bool) -> None:
-        goal, loop = self.goal, self.loop
-        epochs_done = goal.epoch is not None and loop.epoch >= goal.epoch
-        steps_done = goal.step is not None and loop.step >= goal.step
+        goal = self.goal
         if goal.stride is not None and stepped:
             goal.stride -= 1
         if self.state is not State.RUNNING:
             return
-        if epochs_done or steps_done:
+        if self.goal_reached():
             self.become(State.IDLE, "finished")
         elif goal.stride == 0:
             goal.stride = None
             self.become(State.PAUSED)
+
+    def goal_reached(self) -> bool:
+        """Whether the run has come to its end."""
+        goal, loop = self.goal, self.loop
+        epochs_done = goal.epoch is not None and loop.epoch >= goal.epoch
+        return epochs_done or (goal.step is not None and loop.step >= goal.step)
 
     def _mind_the_loss(self, loss: float) -> None:
         finite = math.isfinite(loss)
@@ -262,7 +277,7 @@ class Session:
         self._loss_was_finite = finite
 
     def _fail(self, error: BaseException) -> None:
-        self.failure = Failure.of(error, batch=self.loop.batch, step=self.loop.step + 1)
+        self.failure = Failure.of(error, batch=self.loop.batch, step=self.loop.step, where=self.loop.doing)
         self.goal.stride = None
         self._find(Cause.USER_ERROR, Severity.CRITICAL, self.failure.title, self.failure.why, self.failure.traceback)
         self.become(State.FAILED, self.failure.title)
@@ -313,8 +328,16 @@ def _close_at_exit(session: Session) -> Callable[[], None]:
 
     def close() -> None:
         alive = held()
-        if alive is not None:
-            alive.close()
+        if alive is not None and not alive._end_thread(EXIT_TIMEOUT_S):
+            _leave_at_once()
 
     atexit.register(close)
     return lambda: atexit.unregister(close)
+
+
+def _leave_at_once() -> None:
+    """A step that never ends can't be joined, and torch aborts a process that ends around it: end it ourselves."""
+    failed = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if failed else 0)

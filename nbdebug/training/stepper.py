@@ -91,15 +91,16 @@ class Stepper:
         stepping = time.perf_counter()
         with self.hooks:
             result = loop.train_batch()
+        hooks_s = self.hooks.seconds + self._watcher.hook_seconds
+        self._watcher.model_done()
         metrics = loop.batch_metrics(result)
         stepped = time.perf_counter()
-        hooks_s = self.hooks.seconds + self._watcher.hook_seconds
         scalars: dict[Series, Any] = {TRAIN_LOSS: result.loss}
         scalars.update({Series(Signal.METRIC, name, Split.TRAIN): value for name, value in metrics.items()})
         if self.hooks.total_norm is not None:
             scalars[GRADIENT_NORM] = self.hooks.total_norm
         measured = self._watcher.end_step(scalars)
-        loop.keep_loss(measured.scalars[TRAIN_LOSS])
+        loop.keep_loss(measured.scalars[TRAIN_LOSS], result)
         frame = Frame(
             run=run,
             step=loop.step,

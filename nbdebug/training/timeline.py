@@ -1,6 +1,6 @@
 """The tree of runs and the snapshots along it: which run the model holds, and what can be gone back to.
 
-Training thread only; keeps at most ``max_bytes`` of snapshots besides the start and the tips.
+Training thread only. Memory is bounded: the start, the latest epoch starts of each run and the latest tips stay longest.
 """
 
 from __future__ import annotations
@@ -14,34 +14,45 @@ from nbdebug.training.snapshots import Snapshot
 
 MAIN = "main"
 MAX_BYTES = 1 << 30
+MAX_SNAPSHOTS = 100
 
 
 class Timeline:
     """Runs by name; of each the snapshots at its epoch starts, and its tip, kept when the model leaves it."""
 
-    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES, max_snapshots: int = MAX_SNAPSHOTS) -> None:
         self.runs: dict[str, Run] = {MAIN: Run(MAIN)}
         self.current = MAIN
+        self.start: Snapshot | None = None
         self._max_bytes = max_bytes
+        self._max_snapshots = max_snapshots
         self._epochs: dict[str, list[Snapshot]] = {MAIN: []}
         self._tips: dict[str, Snapshot] = {}
-
-    @property
-    def start(self) -> Snapshot | None:
-        """The state before the first step ever."""
-        return self._epochs[MAIN][0] if self._epochs[MAIN] else None
+        self._bytes = 0
+        self._count = 0
 
     def keep(self, snapshot: Snapshot) -> None:
-        """Keep the start of an epoch of the current run."""
+        """Keep the start of an epoch of the current run; the first of all is the start."""
+        if self.start is None:
+            self.start = snapshot
+            return
         self._epochs[self.current].append(snapshot)
-        self._thin()
+        self._added(snapshot)
 
     def leave(self, tip: Snapshot) -> None:
         """The model is about to leave the current run; ``tip`` is its latest state."""
+        self._dropped(self._tips.pop(self.current, None))
         self._tips[self.current] = tip
+        self._added(tip)
 
     def tip(self, run: str) -> Snapshot:
-        """The latest state of a run that the model left."""
+        """The latest state of a run that the model left.
+
+        Raises:
+            CommandError: it had to be let go for want of memory.
+        """
+        if run not in self._tips:
+            raise CommandError(f"the latest state of {run!r} was let go, to stay within {self._max_bytes:,} bytes")
         return self._tips[run]
 
     def branch(self, at: Snapshot, change: str) -> Run:
@@ -53,11 +64,22 @@ class Timeline:
         return run
 
     def find(self, start: StartPoint, step: int) -> Snapshot:
-        """The snapshot that a rerun starts from, when the current run has come to ``step``."""
+        """The snapshot that a rerun starts from, when the current run has come to ``step``.
+
+        Raises:
+            CommandError: there is nothing to go back to.
+        """
         if self.start is None or step == 0:
             raise CommandError("nothing to rerun yet: no step has been taken; call run(epochs=1) or press ▶ first")
-        if start is StartPoint.START:
-            return self.start
+        found = self.start if start is StartPoint.START else self._latest_before(step)
+        if found.modules.lazy:
+            raise CommandError(
+                "can't go back to before the first step: the model's lazy layers had no shape then. "
+                "Run the model once on a batch before making the Debugger"
+            )
+        return found
+
+    def _latest_before(self, step: int) -> Snapshot:
         return max((s for s in self._lineage() if s.step < step), key=lambda s: s.step)
 
     def _lineage(self) -> Iterator[Snapshot]:
@@ -67,6 +89,8 @@ class Timeline:
         while name is not None:
             yield from (snapshot for snapshot in self._epochs[name] if snapshot.step <= limit)
             limit, name = self.runs[name].step, self.runs[name].parent
+        if self.start is not None:
+            yield self.start
 
     def _free_name(self, wanted: str) -> str:
         name, count = wanted, 1
@@ -75,16 +99,27 @@ class Timeline:
             name = f"{wanted} ({count})"
         return name
 
-    def _thin(self) -> None:
-        """Let the oldest epoch starts go while all together are too big; the start and each run's last stay."""
-        while sum(s.size_bytes for kept in self._epochs.values() for s in kept) > self._max_bytes:
-            droppable = [
-                (snapshot.step, name, index)
-                for name, kept in self._epochs.items()
-                for index, snapshot in enumerate(kept[:-2])
-                if not (name == MAIN and index == 0)
-            ]
-            if not droppable:
-                return
-            _, name, index = min(droppable)
-            del self._epochs[name][index]
+    def _added(self, snapshot: Snapshot) -> None:
+        self._bytes += snapshot.size_bytes
+        self._count += 1
+        while (self._bytes > self._max_bytes or self._count > self._max_snapshots) and self._drop_one():
+            pass
+
+    def _dropped(self, snapshot: Snapshot | None) -> None:
+        if snapshot is not None:
+            self._bytes -= snapshot.size_bytes
+            self._count -= 1
+
+    def _drop_one(self) -> bool:
+        """Let go of an old epoch start, else of the latest two of runs long left, else of the oldest tip but one."""
+        others = [name for name, kept in self._epochs.items() if kept and name != self.current]
+        full = next((kept for kept in self._epochs.values() if len(kept) > 2), None)
+        if full is not None:
+            self._dropped(full.pop(0))
+        elif others:
+            self._dropped(self._epochs[others[0]].pop(0))
+        elif len(self._tips) > 1:
+            self._dropped(self._tips.pop(next(iter(self._tips))))
+        else:
+            return False
+        return True

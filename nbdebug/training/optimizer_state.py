@@ -1,0 +1,77 @@
+"""The part of a snapshot that an optimizer holds: its state by parameter and its groups' options. Training thread.
+
+Copied as they are, since ``load_state_dict`` would cast the state to the parameters' type; only optimizers that have a
+``state_dict`` of their own go through it.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from nbdebug.records.errors import CommandError
+
+
+def capture(optimizer: Optimizer) -> Any:
+    """A copy of state and options."""
+    if _has_own_state_dict(optimizer):
+        return copy.deepcopy(optimizer.state_dict())
+    options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    state = [deep_copy(optimizer.state[p]) if p in optimizer.state else None for p in parameters_of(optimizer)]
+    return deep_copy(options), state, [len(group["params"]) for group in optimizer.param_groups]
+
+
+def refuse_if_changed(optimizer: Optimizer, kept: Any) -> None:
+    """Refuse to restore where the parameter groups of that time are no longer the first ones of today."""
+    if _has_own_state_dict(optimizer):
+        return
+    sizes = [len(group["params"]) for group in optimizer.param_groups]
+    if sizes[: len(kept[2])] != kept[2]:
+        raise CommandError(
+            f"can't go back: {type(optimizer).__name__} held parameter groups of {kept[2]} parameters then, "
+            f"and of {sizes} now"
+        )
+
+
+def restore(optimizer: Optimizer, kept: Any) -> None:
+    """Put it back; parameter groups added since are taken off again."""
+    if _has_own_state_dict(optimizer):
+        optimizer.load_state_dict(copy.deepcopy(kept))
+        return
+    options, states, _ = kept
+    del optimizer.param_groups[len(options) :]
+    for group, option in zip(optimizer.param_groups, options, strict=True):
+        for key in set(group) - set(option) - {"params"}:
+            del group[key]
+        for key, value in deep_copy(option).items():
+            if isinstance(value, torch.Tensor) and isinstance(group.get(key), torch.Tensor):
+                group[key].copy_(value)
+            else:
+                group[key] = value
+    optimizer.state.clear()
+    for parameter, state in zip(parameters_of(optimizer), states, strict=True):
+        if state is not None:
+            optimizer.state[parameter] = deep_copy(state)
+
+
+def parameters_of(optimizer: Optimizer) -> list[torch.Tensor]:
+    """All parameters, in the order of the groups."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def deep_copy(value: Any) -> Any:
+    """A copy with every tensor detached and cloned."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: deep_copy(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(deep_copy(part) for part in value)
+    return copy.deepcopy(value)
+
+
+def _has_own_state_dict(optimizer: Optimizer) -> bool:
+    return type(optimizer).state_dict is not Optimizer.state_dict
