@@ -100,7 +100,8 @@ class Debugger:
     def start(self, epochs: int | None = None, *, steps: int | None = None) -> None:
         """Train in the background for so many epochs or steps, or until stopped; returns at once.
 
-        While training runs, moves its end further away instead. An epoch begun counts as one.
+        While training runs, sets a new end: so much after the present one if that is in the same unit, else from now.
+        An epoch begun counts as one.
         """
         _refuse(extent_mistakes(epochs, steps))
         self._session.prepare()
@@ -113,11 +114,13 @@ class Debugger:
         early, with ``state`` paused, when the loss stops being finite.
         """
         _refuse(extent_mistakes(epochs, steps, needed=True))
+        self._not_from_within("run")
         self.start(epochs, steps=steps)
         return self._see_through()
 
     def wait(self, timeout_s: float | None = None) -> State:
         """Wait until training is over (or paused by the debugger itself); returns the state."""
+        self._not_from_within("wait")
         self._session.wait(self._is_over, timeout_s)
         return self.state
 
@@ -132,9 +135,9 @@ class Debugger:
     def step(self, count: int = 1) -> None:
         """Take ``count`` steps, wait for them, and stay paused. Raises what the user's code raised."""
         _refuse(extent_mistakes(None, count))
+        self._not_from_within("step")
+        self._session.prepare()
         self._ask(Step(count))
-        if self._session.on_training_thread():
-            return
         self._pausing_on_interrupt(lambda state: state is not State.RUNNING)
         self._raise_failure()
 
@@ -145,9 +148,9 @@ class Debugger:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Training stands still inside, so the model can be used; it goes on afterwards if it was running."""
-        was_running = self.state is State.RUNNING
+        was_running = self.state is State.RUNNING and not self._session.on_training_thread()
         if was_running:
-            self.pause()
+            self._ask(Pause(for_a_look=True))
         try:
             yield
         finally:
@@ -165,13 +168,15 @@ class Debugger:
         """Change knobs from the next step on; returns when done.
 
         Options: ``lr`` (all parameter groups in proportion, or a mapping of group to value; under a schedule a factor
-        on it), ``clip_norm`` or ``clip_value`` (``None`` turns clipping off), ``dropout`` (all layers, or a mapping of
-        layer to probability).
+        on it), ``clip_norm`` or ``clip_value`` (of each optimizer's own gradients; ``None`` turns clipping off),
+        ``dropout`` (all layers, or a mapping of layer to probability).
 
         Raises:
             ConfigurationError: lists every unknown name and value out of range; nothing is changed then.
         """
-        changes = self._parsed(options)
+        changes = self._parsed(
+            options, [] if options else ["nothing to set: give lr, clip_norm, clip_value or dropout"]
+        )
         return self._ask(SetKnobs(changes))
 
     def reinitialize(
@@ -179,7 +184,7 @@ class Debugger:
         scheme: str = "default",
         *,
         seed: int | None = None,
-        layers: str | Sequence[str] = (),
+        layers: str | Sequence[str] | None = None,
         keep_optimizer_state: bool = False,
     ) -> Outcome:
         """Draw new weights by a scheme of :class:`~nbdebug.records.commands.InitScheme`, such as ``"kaiming_normal"``.
@@ -187,10 +192,10 @@ class Debugger:
         ``layers`` limits it to some; without a ``seed``, one is drawn and told in the outcome. Biases become zero, norm
         layers are reset, frozen parameters stay. The optimizer's state of redrawn parameters is cleared unless kept.
         """
-        chosen = (layers,) if isinstance(layers, str) else tuple(layers)
+        chosen = [layers] if isinstance(layers, str) else layers
         _refuse([*scheme_mistakes(scheme, seed), *layer_mistakes(chosen, redrawable(self._model))])
         seed = secrets.randbelow(2**31) if seed is None else seed
-        return self._ask(Reinitialize(InitScheme(scheme), seed, chosen, keep_optimizer_state))
+        return self._ask(Reinitialize(InitScheme(scheme), seed, tuple(chosen or ()), keep_optimizer_state))
 
     def rerun(
         self, epochs: int | None = None, *, steps: int | None = None, start: str = "last_epoch", **changes: Any
@@ -200,6 +205,7 @@ class Debugger:
         ``start`` is ``"start"`` (the first step ever) or ``"last_epoch"`` (the start of the last epoch run);
         ``changes`` are those of :meth:`set`. Without ``epochs`` and ``steps``, trains as far as the parent came.
         """
+        self._not_from_within("rerun")
         parsed = self._parsed(changes, [*extent_mistakes(epochs, steps), *start_mistakes(start)])
         self._ask(Rerun(StartPoint(start), epochs, steps, parsed))
         return self._see_through()
@@ -267,14 +273,22 @@ class Debugger:
         ticket = self._session.post(command)
         if self._session.on_training_thread():
             return Outcome(command, self._session.timeline.current, self._session.loop.step, True, "after this step")
-        outcome = ticket.wait()
+        try:
+            outcome = ticket.wait()
+        except KeyboardInterrupt:
+            self._session.post(Pause())
+            raise
         if outcome is None or not outcome.ok:
             raise CommandError(outcome.text if outcome else "closed before the command could be applied")
         return outcome
 
+    def _not_from_within(self, method: str) -> None:
+        if self._session.on_training_thread():
+            raise CommandError(f"{method}() waits for training, so it can't be called from within a step or metric")
+
     def _post(self, command: Command) -> None:
         """What the dashboard asks for; its refusals show as outcomes."""
-        if isinstance(command, Start):
+        if isinstance(command, Start | Step):
             self._session.prepare()
         try:
             self._session.post(command)

@@ -92,7 +92,7 @@ class ActivationsProbe:
 
 def _is_telling(module: nn.Module) -> bool:
     """Layers with parameters, activation functions, and modules of the user's own that hold no others."""
-    if any(parameter is not None for parameter in module._parameters.values()):
+    if next(module.parameters(recurse=False), None) is not None:
         return True
     home = type(module).__module__
     is_leaf = next(module.children(), None) is None

@@ -31,7 +31,7 @@ class GradientFlowProbe:
         self.layers: list[str] = []
         self._owner: dict[nn.Parameter, int] = {}
         for name, module in modules.items():
-            own = [p for p in module._parameters.values() if p is not None and p not in self._owner]
+            own = [p for p in module.parameters(recurse=False) if p not in self._owner]
             if own:
                 self._owner.update(dict.fromkeys(own, len(self.layers)))
                 self.layers.append(name or type(module).__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 from torch import nn
@@ -55,7 +56,7 @@ def extent_mistakes(epochs: Any, steps: Any, *, needed: bool = False) -> list[st
     mistakes = [
         f"{name}={value!r}: give a whole number of at least 1"
         for name, value in (("epochs", epochs), ("steps", steps))
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1)
     ]
     if needed and epochs is None and steps is None:
         mistakes.append("say how long: run(epochs=3) or run(steps=200); start() trains until stopped")
@@ -81,8 +82,12 @@ def scheme_mistakes(scheme: Any, seed: Any) -> list[str]:
     return mistakes
 
 
-def layer_mistakes(layers: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Names that are no layer, each with its nearest."""
+def layer_mistakes(layers: Any, known: Iterable[str]) -> list[str]:
+    """Names that are no layer, each with its nearest; ``None`` means all layers."""
+    if layers is None:
+        return []
+    if not isinstance(layers, (list, tuple, set)) or not layers:
+        return [f"layers={layers!r}: give names of layers, or leave it out for all"]
     names = list(known)
     mistakes = []
     for layer in layers:

@@ -162,6 +162,7 @@ class Controller:
         mistakes = session.knobs.mistakes(command.changes)
         if mistakes:
             raise collect(mistakes)
+        session.warn_of_persistent_workers()
         present = session.knobs.all_asked()
         epochs, steps = command.epochs, command.steps
         if epochs is None and steps is None:

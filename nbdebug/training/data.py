@@ -19,6 +19,7 @@ from nbdebug.training.rng import RandomState, preserved
 from nbdebug.training.trainer import length
 
 END = object()
+MAX_PARTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +33,19 @@ class DataPosition:
 
 
 class DataCursor:
-    """Goes through the training loader, epoch after epoch, and knows where it is."""
+    """Goes through the training loader, epoch after epoch, and knows where it is.
 
-    def __init__(self, train_loader: Iterable[Any], val_loader: Iterable[Any] | None) -> None:
+    ``others`` are whatever else may hold random generators, such as the model's modules.
+    """
+
+    def __init__(
+        self, train_loader: Iterable[Any], val_loader: Iterable[Any] | None, others: Iterable[Any] = ()
+    ) -> None:
         self.batch = 0
         self.batches = length(train_loader)
         self._loader = train_loader
-        self._sources = [source for loader in (train_loader, val_loader) for source in _random_sources(loader)]
+        holders = (train_loader, val_loader, *others)
+        self._sources = list({id(source): source for holder in holders for source in _random_sources(holder)}.values())
         self._iterator: Iterator[Any] | None = None
         self._ahead: list[Any] = []
         self._epoch_random: RandomState | None = None
@@ -103,17 +110,17 @@ class DataCursor:
             _set_state(source, state)
 
 
-def _random_sources(loader: Any) -> list[Any]:
-    """Generators that a loader, its samplers and its dataset hold: torch's, numpy's and Python's."""
-    holders = [loader, *(getattr(loader, name, None) for name in ("sampler", "batch_sampler", "dataset"))]
-    holders.append(getattr(getattr(loader, "batch_sampler", None), "sampler", None))
+def _random_sources(holder: Any, depth: int = 6) -> Iterator[Any]:
+    """Generators (torch's, numpy's, Python's) that a loader holds, or its samplers, datasets, transforms, as deep."""
     kinds = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-    found: dict[int, Any] = {}
-    for holder in holders:
-        for value in getattr(holder, "__dict__", {}).values():
-            if isinstance(value, kinds):
-                found[id(value)] = value
-    return list(found.values())
+    if isinstance(holder, kinds):
+        yield holder
+    elif isinstance(holder, (list, tuple)) and len(holder) <= MAX_PARTS:
+        for part in holder:
+            yield from _random_sources(part, depth - 1)
+    elif depth and not isinstance(holder, (torch.Tensor, np.ndarray, type)):
+        for value in list(getattr(holder, "__dict__", {}).values()):
+            yield from _random_sources(value, depth - 1)
 
 
 def _state_of(source: Any) -> Any:

@@ -15,7 +15,7 @@ OWN_CODE = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Failure:
-    """An error that ended the run. ``exception`` is the original; ``batch`` is what was worked on, after ``step`` steps.
+    """An error that ended the run. ``exception`` is the original; ``batch`` was worked on, after ``step`` steps.
 
     ``where`` says in words what was going on, such as "in step 413".
     """

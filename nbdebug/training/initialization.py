@@ -21,7 +21,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from nbdebug.records.commands import InitScheme
-from nbdebug.training.modules import Model, named_modules
+from nbdebug.training.modules import Model, named_modules, own_parameters
 from nbdebug.training.rng import preserved
 
 DRAW: dict[InitScheme, Callable[[torch.Tensor], Any]] = {
@@ -34,6 +34,7 @@ DRAW: dict[InitScheme, Callable[[torch.Tensor], Any]] = {
     InitScheme.ORTHOGONAL: nn.init.orthogonal_,
 }
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+COMPUTED = ("_g", "_v", "_orig")
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
 
@@ -54,7 +55,7 @@ def reinitialize(model: Model, scheme: InitScheme, seed: int, layers: Sequence[s
     with preserved(), torch.no_grad():
         torch.manual_seed(seed)
         for name, module in _in_order(model, layers):
-            own = [p for p in module._parameters.values() if p is not None]
+            own = list(own_parameters(module).values())
             learning = [p for p in own if p.requires_grad]
             if own and not learning:
                 left.append((name, "frozen"))
@@ -82,7 +83,7 @@ def _in_order(model: Model, layers: Sequence[str]) -> Iterator[tuple[str, nn.Mod
     """
     every = named_modules(model)
     chosen = [(name, m) for name, m in every.items() if _owns_state(m) and (not layers or name in layers)]
-    owners = Counter(id(p) for m in every.values() for p in m._parameters.values() if p is not None)
+    owners = Counter(id(p) for m in every.values() for p in own_parameters(m).values())
 
     def comes_last(pair: tuple[str, nn.Module]) -> bool:
         tied = isinstance(pair[1], EMBEDDINGS) and owners[id(pair[1].weight)] > 1
@@ -92,8 +93,7 @@ def _in_order(model: Model, layers: Sequence[str]) -> Iterator[tuple[str, nn.Mod
 
 
 def _owns_state(module: nn.Module) -> bool:
-    has_parameters = any(parameter is not None for parameter in module._parameters.values())
-    return has_parameters or (isinstance(module, _NormBase) and module.track_running_stats)
+    return bool(own_parameters(module)) or (isinstance(module, _NormBase) and module.track_running_stats)
 
 
 def _knows(module: nn.Module) -> bool:
@@ -102,8 +102,8 @@ def _knows(module: nn.Module) -> bool:
 
 def _redraw(module: nn.Module, scheme: InitScheme, fresh: list[nn.Parameter], *, partial: bool) -> str:
     """Draw one layer; returns why not, if it can't."""
-    if hasattr(module, "parametrizations"):
-        return "its weight is computed by a parametrization"
+    if hasattr(module, "parametrizations") or any(key.endswith(COMPUTED) for key in own_parameters(module)):
+        return "its weight is computed from other parameters (weight norm, spectral norm, pruning)"
     if any(isinstance(p, UninitializedTensorMixin) for p in fresh):
         return "lazy: its shape is not known before the first step"
     if isinstance(module, NORMS) or scheme is InitScheme.DEFAULT or isinstance(module, EMBEDDINGS):
@@ -150,8 +150,9 @@ def _weights(module: nn.Module) -> list[tuple[torch.Tensor, list[torch.Tensor]]]
         if packed is not None:
             return [(packed, list(packed.chunk(3)))]
         return [(p, [p]) for p in (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)]
-    weight = module._parameters.get("weight")
-    others = [p for name, p in module._parameters.items() if p is not None and name not in ("weight", "bias")]
+    own = own_parameters(module)
+    weight = own.get("weight")
+    others = [p for name, p in own.items() if name not in ("weight", "bias")]
     if weight is None or weight.dim() < 2 or others:
         return None
     return [(weight, [weight.view(weight.shape) if weight.is_contiguous() else weight])]

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
-from torch.optim import Optimizer
+from torch.optim import Optimizer, lr_scheduler
 
 from nbdebug.records.commands import Changes, Clip, ClipMode
 from nbdebug.records.status import DropoutLayer, GroupRate, KnobStates
-from nbdebug.training.modules import Model, named_modules, named_parameters
+from nbdebug.training.modules import Model, named_modules
 from nbdebug.training.trainer import Trainer
 
 NAMES = ("lr", "clip_norm", "clip_value", "dropout")
@@ -42,6 +43,7 @@ class RateGroup:
     optimizer: Optimizer
     index: int
     scheduled: bool
+    has_peak: bool
     first_lr: float
     factor: float = 1.0
 
@@ -52,9 +54,9 @@ class RateGroup:
 
     @property
     def base(self) -> float:
-        """What a schedule scales: its peak where it names one, else its start."""
-        peak = self.options.get("max_lr", self.options.get("initial_lr", self.first_lr))
-        return float(peak) or self.first_lr
+        """What a schedule scales: its peak where it has one (one-cycle, cyclic), else its start."""
+        start = self.options.get("initial_lr", self.first_lr)
+        return float(self.options.get("max_lr", start) if self.has_peak else start)
 
     @property
     def asked(self) -> float:
@@ -69,7 +71,7 @@ class RateGroup:
     def ask(self, lr: float) -> None:
         """Ask for a learning rate."""
         if self.scheduled:
-            self.factor = lr / self.base if self.base else 1.0
+            self.factor = lr / self.base
         elif isinstance(self.options["lr"], torch.Tensor):
             self.options["lr"].fill_(lr)
         else:
@@ -94,6 +96,7 @@ class Knobs:
     clip: Clip = field(default_factory=Clip)
     groups: list[RateGroup] = field(default_factory=list)
     dropout_layers: dict[str, nn.Module] = field(default_factory=dict)
+    _last_shares: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.refresh()
@@ -180,16 +183,28 @@ class Knobs:
         if isinstance(lr, Mapping):
             by_name = {group.name: group for group in self.groups}
             for name, value in lr.items():
+                _own_rate_tensor(by_name[str(name)], self.groups)
                 by_name[str(name)].ask(value)
             return
-        reference = self.groups[0].asked
-        ratio = lr / reference if reference else None
-        for position, group in enumerate(self.groups):
-            group.ask(lr if position == 0 or ratio is None else group.asked * ratio)
+        shares = self._shares()
+        for group, share in zip(self.groups, shares, strict=True):
+            _own_rate_tensor(group, self.groups)
+            group.ask(lr * share if share != 1.0 else lr)
+
+    def _shares(self) -> list[float]:
+        """Each group's rate as a share of the first one's, remembered over a rate of zero."""
+        asked = [group.asked for group in self.groups]
+        if asked[0] > 0:
+            self._last_shares = {group.name: rate / asked[0] for group, rate in zip(self.groups, asked, strict=True)}
+        return [self._last_shares.get(group.name, 1.0) for group in self.groups]
 
     def _rate_mistakes(self, lr: float | Mapping[str, float] | None) -> list[str]:
         if lr is None:
             return []
+        flat = [group.name for group in self.groups if group.scheduled and group.base == 0]
+        if flat:
+            return [f"lr can't be set: the schedule of {flat[0] or 'this optimizer'} starts from a rate of 0, and is a "
+                    "factor on it; make the optimizer with a rate above 0"]  # fmt: skip
         if not isinstance(lr, Mapping):
             return _number_mistakes("lr", lr, 0.0, math.inf)
         names = [group.name for group in self.groups]
@@ -211,6 +226,7 @@ def parse(options: Mapping[str, Any], extra: tuple[str, ...] = ()) -> tuple[Chan
     ``clip_norm=None`` and ``clip_value=None`` turn clipping off; unknown names come with the nearest right one.
     """
     mistakes = [_unknown(name, (*NAMES, *extra)) for name in options if name not in NAMES]
+    options = {name: _plain(value) for name, value in options.items()}
     modes = {"clip_norm": ClipMode.NORM, "clip_value": ClipMode.VALUE}
     on = [Clip(mode, options[key]) for key, mode in modes.items() if options.get(key) is not None]
     if len(on) == 2:
@@ -221,6 +237,15 @@ def parse(options: Mapping[str, Any], extra: tuple[str, ...] = ()) -> tuple[Chan
     return Changes(options.get("lr"), clip, options.get("dropout")), mistakes
 
 
+def _plain(value: Any) -> Any:
+    """Numbers of numpy and torch as Python's own; names of layers and groups as text."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, np.generic) or (isinstance(value, torch.Tensor) and value.dim() == 0):
+        return value.item()
+    return value
+
+
 def _unknown(name: str, known: tuple[str, ...]) -> str:
     near = ALIASES.get(name) or next(iter(difflib.get_close_matches(name, known, 1, 0.4)), None)
     hint = f": did you mean {near!r}?" if near else ""
@@ -229,17 +254,39 @@ def _unknown(name: str, known: tuple[str, ...]) -> str:
 
 def _rate_groups(trainer: Trainer) -> Iterator[RateGroup]:
     scheduled = [_optimizer_of(scheduler) for scheduler in trainer.schedulers.values()]
+    peaks = [_optimizer_of(scheduler) for scheduler in _leaves(trainer.schedulers.values()) if _has_peak(scheduler)]
     for prefix, optimizer in trainer.optimizers.items():
         several = len(optimizer.param_groups) > 1
         has_schedule = any(each is optimizer or each is None for each in scheduled)
         for index, group in enumerate(optimizer.param_groups):
             own = str(group.get("name", index)) if several else ""
             name = ".".join(part for part in (prefix, own) if part)
-            yield RateGroup(name, optimizer, index, has_schedule, float(group["lr"]))
+            yield RateGroup(name, optimizer, index, has_schedule, optimizer in peaks, float(group["lr"]))
 
 
 def _optimizer_of(scheduler: Any) -> Any:
     return getattr(scheduler, "optimizer", getattr(scheduler, "_optimizer", None))
+
+
+def _leaves(schedulers: Iterable[Any]) -> Iterator[Any]:
+    for scheduler in schedulers:
+        parts = getattr(scheduler, "_schedulers", None)
+        if parts:
+            yield from _leaves(parts)
+        else:
+            yield scheduler
+
+
+def _has_peak(scheduler: Any) -> bool:
+    return isinstance(scheduler, (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR))
+
+
+def _own_rate_tensor(group: RateGroup, groups: Sequence[RateGroup]) -> None:
+    """Groups of an optimizer made with one rate tensor share it; to change one of them, it needs its own."""
+    lr = group.options["lr"]
+    shared = any(other is not group and other.options["lr"] is lr for other in groups)
+    if isinstance(lr, torch.Tensor) and shared:
+        group.options["lr"] = lr.clone()
 
 
 def _drops(module: nn.Module) -> bool:
@@ -299,12 +346,3 @@ def _number_mistakes(name: str, value: Any, low: float, high: float) -> list[str
         end = f" and below {high:g}" if math.isfinite(high) else ", finite"
         return [f"{name}={value!r} is out of range: it must be at least {low:g}{end}"]
     return []
-
-
-def layer_names(model: Model) -> list[str]:
-    """Names of the modules that own parameters: what "a layer" means to the controls."""
-    return [
-        name
-        for name, module in named_modules(model).items()
-        if any(parameter is not None for parameter in module._parameters.values())
-    ] or list(named_parameters(model))

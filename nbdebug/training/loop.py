@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from nbdebug.records.errors import ConfigurationError
 from nbdebug.training import batches, steps
 from nbdebug.training.data import END, DataCursor
-from nbdebug.training.modules import Model, device_of, evaluating
+from nbdebug.training.modules import Model, device_of, evaluating, named_modules
 from nbdebug.training.steps import StepResult
 from nbdebug.training.trainer import StepFunction, Trainer
 
@@ -39,7 +39,7 @@ class Loop:
     def __init__(self, model: Model, trainer: Trainer, turns: Turns) -> None:
         self.model = model
         self.trainer = trainer
-        self.cursor = DataCursor(trainer.train_loader, trainer.val_loader)
+        self.cursor = DataCursor(trainer.train_loader, trainer.val_loader, list(named_modules(model).values()))
         self.epoch = 0
         self.step = 0
         self.batch: Any = None

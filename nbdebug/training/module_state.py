@@ -1,8 +1,8 @@
 """The part of a snapshot that modules hold: parameters, gradients, buffers, tensor attributes, modes. Training thread.
 
-Values are written into the tensors that the modules already have, so that optimizers and the user's own references stay
-good. A buffer that was replaced since (``self.mean = batch``) gets a tensor of its own instead: the one in its place may
-be the user's data.
+Values are written into the tensors that the modules already have, so that optimizers and the user's own references
+stay good. A buffer that was replaced since (``self.mean = batch``) gets a tensor of its own instead: the one in its
+place may be the user's data.
 """
 
 from __future__ import annotations

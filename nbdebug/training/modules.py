@@ -39,9 +39,9 @@ def named_parameters(model: Model) -> dict[str, nn.Parameter]:
     return found
 
 
-def named_buffers(model: Model) -> dict[str, torch.Tensor]:
-    """Every buffer, persistent or not, under its dotted name."""
-    return {name: buffer for prefix, root in roots(model).items() for name, buffer in root.named_buffers(prefix=prefix)}
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a module itself holds, not its children's."""
+    return dict(module.named_parameters(recurse=False))
 
 
 def device_of(model: Model) -> torch.device:

@@ -82,6 +82,7 @@ class Session:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._loss_was_finite = True
+        self._warned = False
         self._seconds_per_step = 0.0
         self._paced = 0
         self._unregister: Callable[[], None] = lambda: None
@@ -193,7 +194,9 @@ class Session:
 
     def _ensure_thread(self) -> None:
         with self._starting:
-            if self._thread is None and not self._mailbox.closed:
+            if self._mailbox.closed:
+                self._refuse_the_rest()
+            elif self._thread is None:
                 self._start_thread()
 
     def _start_thread(self) -> None:
@@ -254,6 +257,20 @@ class Session:
         elif goal.stride == 0:
             goal.stride = None
             self.become(State.PAUSED)
+
+    def warn_of_persistent_workers(self) -> None:
+        """Once: what can't be set back when going back."""
+        loaders = (self.trainer.train_loader, self.trainer.val_loader)
+        if self._warned or not any(getattr(loader, "persistent_workers", False) for loader in loaders):
+            return
+        self._warned = True
+        self._find(
+            Cause.NOT_REPRODUCIBLE,
+            Severity.WARNING,
+            "Reruns are not exact",
+            "A loader has persistent_workers=True. Persistent workers keep random states that can't be set back, so a "
+            "rerun starts new ones and may differ from the first time; without the option it is exact.",
+        )
 
     def goal_reached(self) -> bool:
         """Whether the run has come to its end."""

@@ -1,6 +1,6 @@
 """The tree of runs and the snapshots along it: which run the model holds, and what can be gone back to.
 
-Training thread only. Memory is bounded: the start, the latest epoch starts of each run and the latest tips stay longest.
+Training thread only. Memory is bounded: the start, each run's latest epoch starts and the latest tips stay longest.
 """
 
 from __future__ import annotations

@@ -166,6 +166,7 @@ def _callable_mistakes(metrics: Any, step: Any, eval_step: Any) -> list[str]:
     if metrics is not None and not isinstance(metrics, Mapping):
         mistakes.append(f"metrics must be a mapping of name to metric(output, target); got {_kind(metrics)}")
     elif metrics is not None:
+        mistakes += [f"a metric's name must be text; got {n!r}" for n in metrics if not (isinstance(n, str) and n)]
         mistakes += [
             f"metric {name!r} must be callable; got {_kind(m)}" for name, m in metrics.items() if not callable(m)
         ]

@@ -45,7 +45,7 @@ class UpdateHooks:
         self.busy = busy
         self.updates = 0
         self.seconds = 0.0
-        self.total_norm: torch.Tensor | None = None
+        self._norms: dict[int, torch.Tensor] = {}
         self._knobs = knobs
         self._watcher = watcher
         self._optimizers = optimizers
@@ -79,7 +79,7 @@ class UpdateHooks:
         """From here on optimizer steps on this thread are this session's."""
         self.updates = 0
         self.seconds = 0.0
-        self.total_norm = None
+        self._norms.clear()
         self._thread = threading.get_ident()
 
     def __exit__(self, *_: object) -> None:
@@ -125,23 +125,40 @@ class UpdateHooks:
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             if not gradients:
                 return
-            norm = total_norm(gradients)
+            norm = self._try_norm(gradients)
             clip = self._knobs.clip
             if clip.mode is not ClipMode.OFF:
                 factor = clip_gradients(gradients, norm, clip, scale)
                 self._watcher.gradients_clipped(parameters, scale, factor)
-            norm = norm if scale is None else norm / scale
-            self.total_norm = (
-                norm if self.total_norm is None else torch.hypot(self.total_norm, norm.to(self.total_norm))
-            )
+            if norm is not None:
+                self._norms[id(optimizer)] = norm if scale is None else norm / scale
+
+    def _try_norm(self, gradients: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        """The norm; of gradients that torch can't take it of, an error only where clipping needs it."""
+        try:
+            return total_norm(gradients)
+        except Exception:
+            if self._knobs.clip.mode is ClipMode.NORM:
+                raise
+            return None
+
+    @property
+    def total_norm(self) -> torch.Tensor | None:
+        """The 2-norm of the gradients of all optimizers that stepped, before clipping, each at its last evaluation."""
+        norms = list(self._norms.values())
+        if len(norms) < 2:
+            return norms[0] if norms else None
+        joined: torch.Tensor = torch.linalg.vector_norm(torch.stack([norm.to(norms[0]) for norm in norms]))
+        return joined
 
     def _scale_rates(self, optimizer: Optimizer) -> None:
         groups = [group for group in self._knobs.groups if group.optimizer is optimizer]
         if all(group.factor == 1.0 for group in groups) or id(optimizer) in self._stashed:
             return
-        self._stashed[id(optimizer)] = [_copied(group.options["lr"]) for group in groups]
-        for group in groups:
-            _write_lr(group.options, group.options["lr"] * group.factor)
+        before = [_copied(group.options["lr"]) for group in groups]
+        self._stashed[id(optimizer)] = before
+        for group, lr in zip(groups, before, strict=True):
+            _write_lr(group.options, lr * group.factor)
 
     def _unscale_rates(self, optimizer: Optimizer) -> None:
         for options, lr in zip(optimizer.param_groups, self._stashed.pop(id(optimizer), ()), strict=False):
@@ -162,11 +179,16 @@ def _write_lr(options: dict[str, Any], lr: Any) -> None:
 
 def total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
     """The 2-norm of all gradients together, a 0-d tensor; as ``torch.nn.utils.clip_grad_norm_`` computes it."""
-    return torch.nn.utils.get_total_norm([_values(gradient) for gradient in gradients])
+    values = [_values(gradient) for gradient in gradients]
+    first = values[0]
+    if all(value.dtype is first.dtype and value.device == first.device for value in values):
+        norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values, 2.0)), 2.0)
+        return norm
+    return torch.nn.utils.get_total_norm(values)
 
 
 def clip_gradients(
-    gradients: Sequence[torch.Tensor], norm: torch.Tensor, clip: Clip, scale: torch.Tensor | None = None
+    gradients: Sequence[torch.Tensor], norm: torch.Tensor | None, clip: Clip, scale: torch.Tensor | None = None
 ) -> torch.Tensor | None:
     """Clip in place, by norm or by value, without reading anything to the host.
 
@@ -174,7 +196,7 @@ def clip_gradients(
     Returns the factor that all gradients were multiplied by, or ``None`` by value. The factor is bit for bit that of
     ``torch.nn.utils.clip_grad_norm_``: threshold / (norm + 1e-6), at most 1.
     """
-    if clip.mode is ClipMode.VALUE:
+    if clip.mode is ClipMode.VALUE or norm is None:
         threshold = clip.threshold if scale is None else clip.threshold * float(scale)
         for gradient in gradients:
             _merged_in_place(gradient).clamp_(-threshold, threshold)
