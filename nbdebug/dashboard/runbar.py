@@ -20,7 +20,7 @@ def state(view: View) -> Json:
         "progress": _progress(view),
         "pills": _pills(status),
         "state": word(status),
-        "message": status.message,
+        "message": status.message if status.state in (State.PAUSED, State.FAILED) else "",
         "model": status.run,
         "colour": next((theme.run_tone(i) for i, run in enumerate(view.runs) if run.run.name == status.run), "mute"),
     }

@@ -67,12 +67,27 @@ def test_marks_of_a_drag_become_one_and_keep_the_last_word():
     ]
 
 
-def test_at_most_eight_marks_are_labelled():
-    marks = tuple(Mark("main", 100 * step, f"lr {step}") for step in range(1, 30))
+def test_labels_of_marks_do_not_overlap_and_the_latest_has_one():
+    marks = tuple(Mark("main", 100 * step, f"learning rate {step}") for step in range(1, 30))
     view = views.view(runs=(views.run(train=[1.0] * 3000),), marks=marks)
     layout = Loss().draw(view).layout
     assert len(layout["shapes"]) == 29
-    assert [label["text"] for label in layout["annotations"]] == [f"lr {step}" for step in range(22, 30)]
+    labels = layout["annotations"]
+    assert 3 <= len(labels) <= 8
+    assert "learning rate 29" in [label["text"] for label in labels]
+    for level in {label["yshift"] for label in labels}:
+        ends = sorted(
+            (label["x"] - 800, label["x"]) if label["xanchor"] == "right" else (label["x"], label["x"] + 800)
+            for label in labels
+            if label["yshift"] == level
+        )
+        assert all(first[1] <= second[0] for first, second in zip(ends, ends[1:], strict=False))
+
+
+def test_very_many_validations_are_a_line_without_markers():
+    few, many = (views.run(train=[1.0] * 10, val=views.points([1.0] * count)) for count in (5, 500))
+    modes = [Loss().draw(views.view(runs=(run,))).traces["main val"]["mode"] for run in (few, many)]
+    assert modes == ["lines+markers", "lines"]
 
 
 @pytest.mark.parametrize("mode", [ClipMode.OFF, ClipMode.NORM, ClipMode.VALUE])

@@ -136,7 +136,7 @@ def readout(flow: GradientFlow, clipped: bool, step: int) -> str:
     if np.isfinite(usable).sum() > 1:
         low, high = int(np.nanargmin(usable)), int(np.nanargmax(usable))
         ratio = usable[high] / usable[low]
-        parts.append(f"{flow.layers[low]} {ratio:,.3g} × below {flow.layers[high]}")
+        parts.append(f"{_called(flow.layers[low])} {ratio:,.3g} × below {_called(flow.layers[high])}")
     return " · ".join([*parts, f"step {words.count(step)}"])
 
 
@@ -177,3 +177,8 @@ def _clip_line(clip: Clip) -> dict[str, Json]:
         "text": f"clip {clip.threshold:g}", "showarrow": False, "font": {"size": 10.5, "color": theme.tone("clip")},
     }  # fmt: skip
     return {"shapes": [shape], "annotations": [label]}
+
+
+def _called(layer: str) -> str:
+    """A layer's name in a sentence; a bare number needs the word before it."""
+    return f"layer {layer}" if layer[:1].isdigit() else layer

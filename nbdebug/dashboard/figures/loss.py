@@ -19,7 +19,10 @@ from nbdebug.records.view import Points, RunView, View
 
 MOST_RUNS = 12
 MOST_LABELS = 8
+MOST_MARKERS = 80
 EDGE = 0.965
+LABEL_LETTERS = 26
+LABEL_SHARE = 0.018  # of the chart's width, a letter
 
 
 class Loss:
@@ -54,6 +57,7 @@ class Loss:
             structure=_structure(runs),
             arrays=arrays,
             layout={**_marks(view), "meta": {"log": _positive(runs)}},
+            traces={trace_name(run, "val"): {"mode": _val_mode(run)} for _, run in runs},
         )
 
     def skeleton(self, view: View) -> go.Figure:
@@ -87,6 +91,11 @@ def drawn_runs(view: View) -> list[tuple[int, RunView]]:
         return numbered
     kept = set(range(len(numbered) - MOST_RUNS + 2, len(numbered))) | {0}
     return [(i, run) for i, run in numbered if i in kept or run.run.name == view.status.run]
+
+
+def _val_mode(run: RunView) -> str:
+    """Single validations are points; very many of them a line."""
+    return "lines+markers" if run.val.steps.size <= MOST_MARKERS else "lines"
 
 
 def trace_name(run: RunView, kind: str) -> str:
@@ -173,7 +182,7 @@ def _marks(view: View) -> dict[str, Json]:
     """A dashed line for every intervention; the latest few are labelled, on three heights."""
     colours = {run.run.name: theme.tone(theme.run_tone(index)) for index, run in enumerate(view.runs)}
     merged = merge_marks(view.marks, span(view))[-60:]
-    labelled = len(merged) - MOST_LABELS
+    levels = _levels(merged, span(view))
     shapes, labels = [], []
     for index, mark in enumerate(merged):
         colour = colours.get(mark.run, theme.tone("mute"))
@@ -181,14 +190,35 @@ def _marks(view: View) -> dict[str, Json]:
         shapes.append(
             {"type": "line", "x0": mark.step, "x1": mark.step, "yref": "paper", "y0": 0, "y1": 1, "line": line}
         )
-        if index >= labelled:
-            labels.append(_label(mark, colour, index % 3, mark.step > 0.7 * span(view)))
+        if index in levels:
+            labels.append(_label(mark, colour, levels[index], _leans_left(mark, span(view))))
     return {"shapes": shapes, "annotations": labels}
+
+
+def _levels(marks: Sequence[Mark], last_step: float) -> dict[int, int]:
+    """Which marks are labelled, and on which of three heights: the latest first, and none over another."""
+    taken: list[list[tuple[float, float]]] = [[], [], []]
+    levels: dict[int, int] = {}
+    for index, mark in reversed(list(enumerate(marks))):
+        width = LABEL_SHARE * (min(len(mark.text), LABEL_LETTERS) + 2) * last_step
+        left = mark.step - width if _leans_left(mark, last_step) else mark.step
+        place = (left, left + width)
+        free = (level for level, others in enumerate(taken) if all(place[1] < o[0] or place[0] > o[1] for o in others))
+        level = next(free, None)
+        if level is not None and len(levels) < MOST_LABELS:
+            levels[index] = level
+            taken[level].append(place)
+    return levels
+
+
+def _leans_left(mark: Mark, last_step: float) -> bool:
+    """Whether a mark's label is written to its left, for want of room at its right."""
+    return mark.step > 0.7 * last_step
 
 
 def _label(mark: Mark, colour: str, level: int, left: bool) -> dict[str, Json]:
     return {
-        "x": mark.step, "y": 1, "yref": "paper", "text": words.plain(words.shorten(mark.text, 26)),
+        "x": mark.step, "y": 1, "yref": "paper", "text": words.plain(words.shorten(mark.text, LABEL_LETTERS)),
         "hovertext": words.plain(f"{mark.text} (after step {mark.step:,} of {mark.run})"),
         "showarrow": False, "xanchor": "right" if left else "left", "yanchor": "bottom",
         "yshift": 3 - 13 * level, "xshift": -2 if left else 2, "font": {"size": 10.5, "color": colour},
