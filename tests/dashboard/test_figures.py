@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_labels_of_marks_do_not_overlap_and_the_latest_has_one():
             for label in labels
             if label["yshift"] == level
         )
-        assert all(first[1] <= second[0] for first, second in zip(ends, ends[1:], strict=False))
+        assert all(first[1] <= second[0] for first, second in pairwise(ends))
 
 
 def test_very_many_validations_are_a_line_without_markers():
