@@ -126,10 +126,12 @@ def test_a_foreign_forward_is_not_recorded() -> None:
     case = zoo.make("mlp")
     debugger = watched(case)
     debugger.step(2)
+    debugger.set(clip_norm=1e-6)
     before = debugger.history["activations/1"].steps
     case.model(torch.randn(4, 10))
     F.cross_entropy(case.model(torch.randn(4, 10)), torch.tensor([0, 1, 2, 3])).backward()
     case.optimizer.step()
+    assert case.model[0].weight.grad.norm() > 1e-3, "a step of the user's own is not clipped by us"
     assert list(debugger.history["activations/1"].steps) == list(before)
     assert debugger.history["updates"].values.tolist() == [1, 1]
     debugger.close()

@@ -136,16 +136,17 @@ def test_clipping_equals_torchs_own(options: dict[str, float]) -> None:
         optimizer.step()
         return loss
 
-    by_hand = zoo.make("mlp")
+    by_hand = zoo.make("mlp", "sgd")  # Adam would hide a wrong factor
     trainer = Trainer(by_hand.optimizer, by_hand.loss_fn, by_hand.train_loader, step=step)
     plain = Debugger(by_hand.model, trainer)
     plain.run(steps=12)
-    case = zoo.make("mlp")
+    case = zoo.make("mlp", "sgd")
     debugger = Debugger(case.model, Trainer(case.optimizer, case.loss_fn, case.train_loader), budget=None)
     debugger.set(**options)
     debugger.run(steps=12)
     for ours, theirs in zip(case.model.parameters(), by_hand.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+        assert torch.equal(ours.grad, theirs.grad)
     key, value = next(iter(options.items()))
     assert debugger.history[key].values.tolist() == [value] * 12
     before, after = debugger.history["grad_max/0"].values, debugger.history["grad_max_clipped/0"].values
