@@ -23,16 +23,22 @@ class Governor:
     since_sample_s: float = 0.0
     share: float = 0.0
     _steps: int = 0
+    _is_first: bool = True
+
+    def begin(self) -> None:
+        """Training sets out: its first step is sampled whatever was spent before, so that there is something to see."""
+        self._is_first = True
 
     def wants_sample(self) -> bool:
         """Whether the step that begins now should be sampled."""
-        if self.budget is None or self._steps == 0:
+        if self.budget is None or self._is_first:
             return True
         return self.earned_s >= self.sample_cost_s or self.since_sample_s > LONGEST_GAP_S
 
     def step_done(self, *, training_s: float, watching_s: float, sampled: bool) -> None:
         """What the step took: the training itself, and everything that was ours."""
         self._steps += 1
+        self._is_first = False
         self.since_sample_s += training_s + watching_s
         if sampled:
             first = self.sample_cost_s == 0.0

@@ -80,6 +80,9 @@ class Pacer(Protocol):
     def share(self) -> float:
         """Share of the time that goes into watching."""
 
+    def begin(self) -> None:
+        """Training sets out, or goes on after a pause."""
+
     def wants_sample(self) -> bool:
         """Whether the step that begins now should be sampled."""
 

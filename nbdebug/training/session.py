@@ -161,6 +161,7 @@ class Session:
         self._context.apply()
         self.failure = None
         self.paused_by_itself = False
+        self.pacer.begin()
         self.knobs.refresh()
         self.watcher.watch(named_modules(self.model))
         if self.timeline.start is None:

@@ -41,3 +41,11 @@ def test_it_adapts_when_steps_become_slower() -> None:
     share, _ = simulate(governor, step_s=0.05, fixed_s=0, sample_s=0.004, steps=1000)
     assert 0.03 < share < 0.055
     assert governor.share == pytest.approx(share, abs=0.03)
+
+
+def test_the_first_step_after_setting_out_is_sampled() -> None:
+    governor = Governor(0.05)
+    simulate(governor, step_s=0.001, fixed_s=0.0002, sample_s=0.01, steps=100)
+    assert not governor.wants_sample()
+    governor.begin()
+    assert governor.wants_sample()
