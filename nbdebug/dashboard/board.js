@@ -6,6 +6,7 @@ const PAGE = Symbol.for("nbdebug.plotly");
 const IN_USE_MS = 1500;
 const THROTTLE_MS = 100;
 const RETRY_MS = 200;
+const SIGN_MS = 2000;
 const FOCUSABLE = new Set(["button", "input", "select", "summary"]);
 
 // --- plotly.js, once per page: asked of one board at a time, of the next if no answer comes
@@ -590,6 +591,7 @@ class Board {
     const awake = Boolean(this.near) && document.visibilityState === "visible";
     if (awake && !this.awake) {
       this.awake = true;
+      this.sign = setInterval(() => this.signOfLife(), SIGN_MS);
       this.loader.join(this.id, () => this.send("plotly"));
       this.send("ready");
       this.schedule();
@@ -599,10 +601,18 @@ class Board {
   sleep() {
     if (!this.awake) return;
     this.awake = false;
+    clearInterval(this.sign);
     this.send("bye");
   }
 
+  // When it is quiet, say again what was drawn last: a kernel that lost a message, or this view, starts anew. ipykernel
+  // before 7.4 may leave a message lying until the next one comes (its #1554).
+  signOfLife() {
+    if (Date.now() - (this.heardAt ?? 0) >= SIGN_MS && !this.closed) this.send("ack", { number: this.drawn ?? -1 });
+  }
+
   hear(content, buffers) {
+    this.heardAt = Date.now();
     if (content.type === "plotly") this.loader.deliver(buffers[0]);
     else if (content.type === "closed") { this.ended = true; this.close("debugger closed"); }
     else if (content.type === "frame" && content.to.includes(this.id)) {
@@ -651,6 +661,7 @@ class Board {
     this.drawing = false;
     if (number !== null && this.awake && this.loader.plotly && !this.removed) {
       if (this.toAcknowledge === number) this.toAcknowledge = null;
+      this.drawn = number;
       this.send("ack", { number });
     }
     if (this.again) { this.again = false; this.schedule(); }
