@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from nbdebug.dashboard import theme, words
 from nbdebug.dashboard.figures.panel import Json
@@ -15,6 +16,8 @@ ACTIVE = (State.RUNNING, State.STOPPING)
 def state(view: View) -> Json:
     """What the bar shows: every label a finished text, every number finite."""
     status = view.status
+    if status.stepping:  # one step is no reason to turn Resume into Pause under the person's finger
+        status = replace(status, state=State.PAUSED)
     return {
         "buttons": _buttons(status),
         "progress": _progress(view),

@@ -23,6 +23,7 @@ class Status:
     """Progress. ``epoch`` counts finished epochs, ``batch`` the batches done in the present one.
 
     ``batches`` is ``None`` for loaders without a length, the goals are ``None`` for a run without an end.
+    ``stepping`` says that training runs only to take a last single step, after which it is paused again.
     ``watching`` is the share of run time that measuring took; ``message`` says why training is not running, if so.
     """
 
@@ -38,6 +39,7 @@ class Status:
     remaining_s: float | None = None
     watching: float = 0.0
     message: str = ""
+    stepping: bool = False
 
 
 @dataclass(frozen=True, slots=True)

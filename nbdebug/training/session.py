@@ -126,6 +126,7 @@ class Session:
             remaining_s=self._remaining_s(),
             watching=self.pacer.share,
             message=self.message,
+            stepping=goal.stride is not None and goal.stride <= 1 and self.state is State.RUNNING,
         )
 
     def close(self) -> None:

@@ -153,3 +153,9 @@ def test_the_text_has_the_numbers():
     for part in ("running", "step 3", "train 1", "lr all 2.1e-3", "critical: Loss is NaN. Because.", "3 layers"):
         assert part in said
     assert "no dropout" not in said
+
+
+def test_a_single_step_does_not_turn_resume_into_pause():
+    for stepping, label in ((True, "Resume"), (False, "Pause")):
+        status = Status(state=State.RUNNING, step=5, stepping=stepping)
+        assert runbar.state(views.view(status=status))["buttons"]["toggle"]["label"] == label
