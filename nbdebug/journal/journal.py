@@ -63,7 +63,7 @@ class Journal:
         self._runs: dict[str, RunRecord] = {}
         self._outcomes: deque[Outcome] = deque(maxlen=MAX_OUTCOMES)
         self._findings: deque[Finding] = deque(maxlen=MAX_OUTCOMES)
-        self._marks: list[Mark] = []
+        self._marks: deque[Mark] = deque(maxlen=MAX_OUTCOMES)
 
     def begin_run(self, run: Run) -> None:
         """A run exists from now on."""
@@ -102,7 +102,7 @@ class Journal:
             self.version += 1
 
     def mark(self, mark: Mark) -> None:
-        """Mark an intervention on the curves; a further change at the same step replaces the same words."""
+        """Mark an intervention on the curves."""
         with self._lock:
             self._marks.append(mark)
             self.version += 1
@@ -127,7 +127,7 @@ class Journal:
 
     @property
     def marks(self) -> tuple[Mark, ...]:
-        """All interventions, oldest first."""
+        """The latest interventions, oldest first."""
         with self._lock:
             return tuple(self._marks)
 

@@ -58,9 +58,6 @@ class Changes:
     clip: Clip | None = None
     dropout: float | Mapping[str, float] | None = None
 
-    def __bool__(self) -> bool:
-        return not (self.lr is None and self.clip is None and self.dropout is None)
-
     def __str__(self) -> str:
         parts = []
         if self.lr is not None:

@@ -220,12 +220,12 @@ class Knobs:
         return _named_mistakes("dropout", "dropout layer", dropout, list(self.dropout_layers), 0.0, 1.0)
 
 
-def parse(options: Mapping[str, Any], extra: tuple[str, ...] = ()) -> tuple[Changes, list[str]]:
+def parse(options: Mapping[str, Any]) -> tuple[Changes, list[str]]:
     """Keyword arguments of ``debugger.set`` as changes, and what is wrong with them in words.
 
     ``clip_norm=None`` and ``clip_value=None`` turn clipping off; unknown names come with the nearest right one.
     """
-    mistakes = [_unknown(name, (*NAMES, *extra)) for name in options if name not in NAMES]
+    mistakes = [_unknown(name, NAMES) for name in options if name not in NAMES]
     options = {name: _plain(value) for name, value in options.items()}
     modes = {"clip_norm": ClipMode.NORM, "clip_value": ClipMode.VALUE}
     on = [Clip(mode, options[key]) for key, mode in modes.items() if options.get(key) is not None]

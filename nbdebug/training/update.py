@@ -134,10 +134,10 @@ class UpdateHooks:
                 self._norms[id(optimizer)] = norm if scale is None else norm / scale
 
     def _try_norm(self, gradients: Sequence[torch.Tensor]) -> torch.Tensor | None:
-        """The norm; of gradients that torch can't take it of, an error only where clipping needs it."""
+        """The norm, or ``None`` of gradients that torch can't take it of; an error where clipping by norm needs it."""
         try:
             return total_norm(gradients)
-        except Exception:
+        except (RuntimeError, TypeError, NotImplementedError):
             if self._knobs.clip.mode is ClipMode.NORM:
                 raise
             return None
