@@ -36,7 +36,7 @@ def row(ours: str = "", third: str = "") -> Row:
 # A package's modules follow the row with the longest name that fits. Every package may import itself.
 TABLE = {
     "records": row("", "numpy"),
-    "training": row("records", "torch numpy"),
+    "training": row("records", "torch numpy safetensors"),
     "probes": row("records", "torch numpy"),
     "journal": row("records", "numpy sqlite3"),
     "checks": row("records", "numpy"),

@@ -12,15 +12,19 @@ import numpy as np
 
 from nbdebug.journal.series import Curve, Smoothed, Thinned
 from nbdebug.records.commands import Outcome
+from nbdebug.records.comparison import Comparison
 from nbdebug.records.findings import Finding
 from nbdebug.records.frames import Activations, Frame, GradientFlow
-from nbdebug.records.runs import Mark, Run
+from nbdebug.records.manifest import Manifest
+from nbdebug.records.runs import Intervention, Mark, Run
 from nbdebug.records.signals import Series, Signal, Split
+from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.view import Points, RunView
 
 TRAIN_LOSS = Series(Signal.LOSS, split=Split.TRAIN)
 VAL_LOSS = Series(Signal.LOSS, split=Split.VAL)
 MAX_OUTCOMES = 10_000
+MAX_COMPARISONS = 100
 NO_POINTS = Points(np.zeros(0, dtype=np.int64), np.zeros(0))
 T = TypeVar("T")
 
@@ -51,6 +55,7 @@ class RunRecord:
     smooth: Smoothed = field(default_factory=Smoothed)
     gradients: Thinned[GradientFlow] = field(default_factory=lambda: Thinned(_peaks))
     activations: Thinned[Activations] = field(default_factory=lambda: Thinned(_newer, 128))
+    interventions: list[Intervention] = field(default_factory=list)
     last_step: int = 0
 
 
@@ -64,12 +69,72 @@ class Journal:
         self._outcomes: deque[Outcome] = deque(maxlen=MAX_OUTCOMES)
         self._findings: deque[Finding] = deque(maxlen=MAX_OUTCOMES)
         self._marks: deque[Mark] = deque(maxlen=MAX_OUTCOMES)
+        self._manifests: dict[str, Manifest] = {}
+        self._comparisons: deque[Comparison] = deque(maxlen=MAX_COMPARISONS)
+        self.snapshots: tuple[SnapshotInfo, ...] = ()
 
-    def begin_run(self, run: Run) -> None:
-        """A run exists from now on."""
+    def begin_run(self, run: Run, replaces: str = "") -> None:
+        """A run exists from now on, in the place of another that had no steps yet where one is named."""
         with self._lock:
+            if replaces:
+                del self._runs[replaces]
+                self._marks = deque((m for m in self._marks if m.run != replaces), maxlen=MAX_OUTCOMES)
             self._runs[run.name] = RunRecord(run, last_step=run.step)
             self.version += 1
+
+    def edit_run(self, run: Run) -> None:
+        """A run of that name got another title, note, pin or caveat."""
+        with self._lock:
+            self._runs[run.name].run = run
+            self.version += 1
+
+    def delete_run(self, name: str) -> None:
+        """Forget a run, its marks with it."""
+        with self._lock:
+            del self._runs[name]
+            self._marks = deque((m for m in self._marks if m.run != name), maxlen=MAX_OUTCOMES)
+            self.version += 1
+
+    def record_intervention(self, intervention: Intervention) -> None:
+        """Keep what changed a run's course."""
+        with self._lock:
+            self._runs[intervention.run].interventions.append(intervention)
+            self.version += 1
+
+    def record_snapshots(self, snapshots: tuple[SnapshotInfo, ...]) -> None:
+        """Take note of all snapshots that there are now."""
+        with self._lock:
+            self.snapshots = snapshots
+            self.version += 1
+
+    def record_manifest(self, manifest: Manifest) -> None:
+        """Keep what a run is made of."""
+        with self._lock:
+            self._manifests[manifest.run] = manifest
+            self.version += 1
+
+    def record_comparison(self, comparison: Comparison) -> None:
+        """Keep a comparison; the latest is drawn."""
+        with self._lock:
+            self._comparisons.append(comparison)
+            self.version += 1
+
+    @property
+    def manifests(self) -> dict[str, Manifest]:
+        """What the runs are made of, by run."""
+        with self._lock:
+            return dict(self._manifests)
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The latest comparisons, oldest first."""
+        with self._lock:
+            return tuple(self._comparisons)
+
+    def interventions(self, run: str) -> tuple[Intervention, ...]:
+        """What changed the course of a run, oldest first; its own, not its parents'."""
+        with self._lock:
+            return tuple(self._runs[run].interventions)
 
     def record(self, frame: Frame) -> None:
         """Take in a frame; steps of a run only grow."""

@@ -32,10 +32,16 @@ class InitScheme(StrEnum):
 
 
 class StartPoint(StrEnum):
-    """Where a rerun begins, by name: the first step ever, or the start of the last epoch run."""
+    """Where a rerun begins, by name.
+
+    The first step ever, the start of the last epoch run, the best epoch (lowest validation loss, or training loss
+    without validation), or the place where the model is now, such as after a rewind.
+    """
 
     START = "start"
     LAST_EPOCH = "last_epoch"
+    BEST = "best"
+    HERE = "here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,25 +135,99 @@ class Reinitialize:
 class Rerun:
     """Go back to ``start``, apply the changes, and train on a branch.
 
-    Going back brings the knobs of that time back; ``keep_knobs`` puts their present values in force again, as someone
-    expects who set the controls and then presses the button.
+    ``start`` is a named point, a step of the current run or its parents, or a snapshot's name. Going back brings the
+    knobs of that time back; ``keep_knobs`` puts their present values in force again, as someone expects who set the
+    controls and then presses the button. ``seed`` draws other random numbers from there on, batches included;
+    ``noise`` marks the branch as a measurement of their influence.
     """
 
-    start: StartPoint
+    start: StartPoint | int | str
     epochs: int | None = None
     steps: int | None = None
     changes: Changes = field(default_factory=Changes)
     keep_knobs: bool = False
+    seed: int | None = None
+    noise: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """Put the model back to where it was after ``step`` steps of the current run or its parents, and pause there.
+
+    From the nearest snapshot before it, the rest by replay. A pause or stop meanwhile calls it off. The knobs come
+    back as they were then, but for ``changes``.
+    """
+
+    step: int
+    changes: Changes = field(default_factory=Changes)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """Put the latest state of a run back into the model."""
+    """Put the latest state of a run back into the model, or a snapshot: its name, or the path of its file."""
+
+    run: str = ""
+    snapshot: str = ""
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSnapshot:
+    """Keep the present state under a name, pinned; written to a file where ``path`` is given."""
+
+    name: str = ""
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DropSnapshot:
+    """Let a snapshot go, and its file with it."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class EditRun:
+    """Give a run a title, a note, or a pin; ``None`` leaves each as it is."""
+
+    run: str
+    title: str | None = None
+    note: str | None = None
+    pinned: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRun:
+    """Forget a run that no other comes from and the model does not hold; its curves and snapshots go."""
 
     run: str
 
 
-Command = Start | Pause | Resume | Step | Stop | SetKnobs | Reinitialize | Rerun | Checkout
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Compare a run with its parent; ``seeds`` other seeds are rerun on both to measure the noise."""
+
+    run: str
+    seeds: int = 6
+
+
+Command = (
+    Start
+    | Pause
+    | Resume
+    | Step
+    | Stop
+    | SetKnobs
+    | Reinitialize
+    | Rerun
+    | Rewind
+    | Checkout
+    | TakeSnapshot
+    | DropSnapshot
+    | EditRun
+    | DeleteRun
+    | Compare
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 NbdebugError
 ├── ConfigurationError   what was given can't work: a model, loader, loss or knob value (also a ValueError)
 ├── CommandError         a command was refused or could not be carried out in the present state
+├── FileFormatError      a file is no snapshot or journal of ours, is damaged, or is newer than this version
 └── ClosedError          the debugger was closed
 """
 
@@ -19,6 +20,10 @@ class ConfigurationError(NbdebugError, ValueError):
 
 class CommandError(NbdebugError):
     """A command was refused, such as a rerun with nothing to go back to."""
+
+
+class FileFormatError(NbdebugError):
+    """A file can't be read: it is no snapshot or journal of nbdebug, is damaged, or was written by a newer version."""
 
 
 class ClosedError(NbdebugError):

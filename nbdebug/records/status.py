@@ -13,9 +13,21 @@ class State(StrEnum):
 
     IDLE = "idle"
     RUNNING = "running"
+    REWINDING = "rewinding"
     PAUSED = "paused"
     STOPPING = "stopping"
     FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A rewind under way: ``done`` of ``total`` steps replayed on the way to ``step`` of ``run``."""
+
+    run: str
+    step: int
+    done: int
+    total: int
+    remaining_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +37,8 @@ class Status:
     ``batches`` is ``None`` for loaders without a length, the goals are ``None`` for a run without an end.
     ``stepping`` says that training runs only to take a last single step, after which it is paused again.
     ``watching`` is the share of run time that measuring took; ``message`` says why training is not running, if so.
+    ``last_step`` is the furthest recorded step of the run that the model holds; ``step`` is less after a rewind.
+    ``activity`` names what else holds the session, such as a comparison's reruns; empty for none.
     """
 
     state: State = State.IDLE
@@ -40,6 +54,9 @@ class Status:
     watching: float = 0.0
     message: str = ""
     stepping: bool = False
+    last_step: int = 0
+    replay: Replay | None = None
+    activity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +80,8 @@ class DropoutLayer:
 class KnobStates:
     """Every knob's present value. ``schedule`` names the scheduler, empty when there is none.
 
-    ``optimizer`` names the optimizer; ``init_layers`` are the layers that re-initialisation can redraw.
+    ``optimizer`` names the optimizer; ``init_layers`` are the layers that re-initialisation can redraw. ``origins``
+    says by knob where its value comes from, such as ``("lr", "set at step 120 of main")``.
     """
 
     groups: tuple[GroupRate, ...]
@@ -72,3 +90,4 @@ class KnobStates:
     dropout: tuple[DropoutLayer, ...]
     optimizer: str = ""
     init_layers: tuple[str, ...] = ()
+    origins: tuple[tuple[str, str], ...] = ()

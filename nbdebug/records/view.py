@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,11 @@ from nbdebug.records.commands import Outcome
 from nbdebug.records.findings import Finding
 from nbdebug.records.frames import Activations, Floats, GradientFlow
 from nbdebug.records.runs import Mark, Run
+from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.status import KnobStates, Status
+
+if TYPE_CHECKING:
+    from nbdebug.records.comparison import Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +40,26 @@ class RunView:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewindable:
+    """What the rewind slider covers: steps 0 to ``last`` of the run in the model and its parents.
+
+    ``snapshots`` are the steps with one, growing; ``step_s`` is how long a replayed step takes, ``restore_s`` a
+    restore, both 0 while unknown. ``blocked`` says why nothing can be rewound, empty when it can.
+    """
+
+    last: int = 0
+    snapshots: tuple[int, ...] = ()
+    step_s: float = 0.0
+    restore_s: float = 0.0
+    blocked: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """Everything on the dashboard at one moment. ``status.run`` is the run that the model's weights belong to.
 
     ``gradients`` and ``activations`` are the latest measured, after ``gradients_step`` and ``activations_step`` steps.
+    ``comparison`` is the latest one made; ``stored`` says that this is a journal from disk, which nothing can change.
     """
 
     status: Status
@@ -51,3 +72,7 @@ class View:
     activations_step: int
     findings: tuple[Finding, ...]
     outcomes: tuple[Outcome, ...]
+    rewindable: Rewindable = field(default_factory=Rewindable)
+    snapshots: tuple[SnapshotInfo, ...] = ()
+    comparison: Comparison | None = None
+    stored: bool = False

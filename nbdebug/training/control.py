@@ -19,6 +19,7 @@ from nbdebug.records.commands import (
     Resume,
     SetKnobs,
     Start,
+    StartPoint,
     Step,
     Stop,
 )
@@ -71,6 +72,8 @@ class Controller:
                 return self._rerun(command)
             case Checkout():
                 return self._checkout(command)
+            case _:
+                raise CommandError(f"{type(command).__name__} is not known here")
 
     def _start(self, command: Start) -> str:
         session = self._session
@@ -157,7 +160,7 @@ class Controller:
 
     def _rerun(self, command: Rerun) -> str:
         session = self._session
-        start = session.timeline.find(command.start, session.loop.step)
+        start = session.timeline.find(StartPoint(command.start), session.loop.step)
         session.knobs.refresh()
         mistakes = session.knobs.mistakes(command.changes)
         if mistakes:

@@ -10,16 +10,24 @@ from torch import nn
 from nbdebug.records.commands import Outcome
 from nbdebug.records.findings import Finding
 from nbdebug.records.frames import Activations, Frame, GradientFlow
-from nbdebug.records.runs import Mark, Run
+from nbdebug.records.manifest import Manifest
+from nbdebug.records.runs import Intervention, Mark, Run
 from nbdebug.records.signals import Series
+from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.training.update import GradientWatcher
 
 
 class Recorder(Protocol):
     """Keeps what happened. Called on the training thread."""
 
-    def begin_run(self, run: Run) -> None:
-        """A run exists from now on."""
+    def begin_run(self, run: Run, replaces: str = "") -> None:
+        """A run exists from now on, in the place of another where one had no steps yet and got another change."""
+
+    def edit_run(self, run: Run) -> None:
+        """A run of that name got another title, note, pin or caveat."""
+
+    def delete_run(self, name: str) -> None:
+        """A run is to be forgotten."""
 
     def record(self, frame: Frame) -> None:
         """A step was taken, or an epoch validated."""
@@ -31,7 +39,16 @@ class Recorder(Protocol):
         """There is something to say."""
 
     def mark(self, mark: Mark) -> None:
-        """An intervention."""
+        """An intervention, in words for the curves."""
+
+    def record_intervention(self, intervention: Intervention) -> None:
+        """The same, so that it can be done again."""
+
+    def record_snapshots(self, snapshots: tuple[SnapshotInfo, ...]) -> None:
+        """All snapshots that there are now."""
+
+    def record_manifest(self, manifest: Manifest) -> None:
+        """What a run is made of, before its first step."""
 
 
 class Measurement(Protocol):
