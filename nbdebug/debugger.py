@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from nbdebug import debugger_compare, debugger_export, debugger_manifest, debugger_places
 from nbdebug.dashboard.dashboard import Dashboard
 from nbdebug.dashboard.routing import blocking_note
 from nbdebug.journal.history import History
@@ -21,38 +25,60 @@ from nbdebug.records.commands import (
     Changes,
     Checkout,
     Command,
+    Compare,
+    DeleteRun,
+    DropSnapshot,
+    EditRun,
     InitScheme,
     Outcome,
     Pause,
     Reinitialize,
     Rerun,
     Resume,
+    Rewind,
     SetKnobs,
     Start,
     StartPoint,
     Step,
     Stop,
+    TakeSnapshot,
 )
-from nbdebug.records.errors import ClosedError, CommandError, collect
+from nbdebug.records.comparison import Comparison
+from nbdebug.records.errors import ClosedError, CommandError, ConfigurationError, collect
 from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.runs import Run
-from nbdebug.records.status import State, Status
+from nbdebug.records.snapshots import SnapshotInfo
+from nbdebug.records.status import KnobStates, State, Status
 from nbdebug.records.view import View
-from nbdebug.training import knobs
+from nbdebug.training import knobs, model_file
 from nbdebug.training.arguments import (
     extent_mistakes,
     layer_mistakes,
     model_mistakes,
     scheme_mistakes,
+    seed_mistakes,
     start_mistakes,
+    step_mistakes,
 )
 from nbdebug.training.failure import Failure
 from nbdebug.training.initialization import redrawable
 from nbdebug.training.modules import Model
 from nbdebug.training.session import Session
+from nbdebug.training.shelf import MEMORY_BYTES, Shelf
 from nbdebug.training.trainer import Trainer
 
 LOG = logging.getLogger("nbdebug")
+SLOW_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RewindCost:
+    """What a rewind to ``step`` takes: ``steps`` repeated from the snapshot at ``snapshot_step``, in ``seconds``."""
+
+    step: int
+    snapshot_step: int
+    steps: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -73,27 +99,57 @@ class Debugger:
         model: a ``torch.nn.Module``, or a mapping of them (a GAN).
         trainer: how to train it.
         budget: share of step time that measuring may take; ``None`` measures everything at every step.
+        journal: where everything is written down: ``True`` for ``.nbdebug/journal.sqlite`` in the working folder (or
+            what the environment variable ``NBDEBUG_JOURNAL`` says), a file or folder, ``None`` for memory only.
+        snapshot_bytes: how much memory snapshots may take, 1 GiB by default; 0 keeps all in files.
+        snapshot_folder: where snapshots go that have no room in memory; without it the oldest are thinned instead.
 
     Raises:
         ConfigurationError: lists all that can't work with this model and trainer.
     """
 
     def __init__(
-        self, model: nn.Module | Mapping[str, nn.Module], trainer: Trainer, *, budget: float | None = 0.05
+        self,
+        model: nn.Module | Mapping[str, nn.Module],
+        trainer: Trainer,
+        *,
+        budget: float | None = 0.05,
+        journal: str | os.PathLike[str] | bool | None = True,
+        snapshot_bytes: int = MEMORY_BYTES,
+        snapshot_folder: str | os.PathLike[str] | None = None,
     ) -> None:
         mistakes = model_mistakes(model, trainer, budget)
+        mistakes += debugger_places.mistakes(snapshot_bytes, snapshot_folder)
         if mistakes:
             raise collect(mistakes)
         self._model: Model = model
-        self._journal = Journal()
+        store, trouble = debugger_places.open_store(journal, self._report_journal_trouble)
+        self._journal = Journal(store) if store else Journal()
         self._governor = Governor(budget)
-        instruments = Instruments(self._report_broken_probe)
-        self._session = Session(model, trainer, self._journal, instruments, self._governor)
+        self._folder = debugger_places.SnapshotFolder(snapshot_folder, store)
+        shelf = Shelf(
+            snapshot_bytes,
+            folder=self._folder.make,
+            spill=snapshot_folder is not None,
+            complain=lambda why: self._session.course.complain(why),
+        )
+        self._session = Session(
+            model,
+            trainer,
+            self._journal,
+            Instruments(self._report_broken_probe),
+            self._governor,
+            shelf,
+            debugger_manifest.writer(model, trainer, lambda: self._session.knobs),
+        )
+        self._comparer = debugger_compare.Comparer(self._session, self._journal)
         self._journal.begin_run(self._session.timeline.runs[self._session.timeline.current])
         self._init_layers = redrawable(model)
         self._dashboard = Dashboard(self._view, self._post)
         self._displayed = False
         self.history = History(self._journal, lambda: self._session.timeline.current)
+        if trouble:
+            self._report_journal_trouble(trouble)
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -160,7 +216,9 @@ class Debugger:
     def close(self) -> None:
         """End training, take all hooks off, close the dashboard. The model is a plain model again."""
         self._session.close()
+        self._folder.remove_if_empty()
         self._dashboard.close()
+        getattr(self._journal, "close", lambda: None)()  # TEMPORARY
 
     # -- changing -----------------------------------------------------------------------------------------------
 
@@ -198,21 +256,145 @@ class Debugger:
         return self._ask(Reinitialize(InitScheme(scheme), seed, tuple(chosen or ()), keep_optimizer_state))
 
     def rerun(
-        self, epochs: int | None = None, *, steps: int | None = None, start: str = "last_epoch", **changes: Any
+        self,
+        epochs: int | None = None,
+        *,
+        steps: int | None = None,
+        start: str | int | SnapshotInfo | os.PathLike[str] = "last_epoch",
+        seed: int | None = None,
+        **changes: Any,
     ) -> Run:
         """Go back, change something, train again on a branch, and wait for its end. The parent stays on record.
 
-        ``start`` is ``"start"`` (the first step ever) or ``"last_epoch"`` (the start of the last epoch run);
-        ``changes`` are those of :meth:`set`. Without ``epochs`` and ``steps``, trains as far as the parent came.
+        ``start`` is ``"start"`` (the first step ever), ``"last_epoch"`` (the start of the last epoch run), ``"best"``
+        (the epoch with the lowest validation loss), ``"here"``, the number of a step (negative: so many steps back),
+        or a snapshot; ``changes`` are those of :meth:`set`; ``seed`` draws other random numbers and batches. Without
+        ``epochs`` and ``steps``, trains as far as the parent came.
         """
         self._not_from_within("rerun")
-        parsed = self._parsed(changes, [*extent_mistakes(epochs, steps), *start_mistakes(start)])
-        self._ask(Rerun(StartPoint(start), epochs, steps, parsed))
+        mistakes = [*extent_mistakes(epochs, steps), *start_mistakes(start, self.snapshots), *seed_mistakes(seed)]
+        parsed = self._parsed(changes, mistakes)
+        self._ask(Rerun(self._start_point(start), epochs, steps, parsed, seed=seed))
         return self._see_through()
 
-    def checkout(self, run: str | Run) -> Outcome:
-        """Put the latest state of a run into the model: weights, optimizer, random states, place in the data."""
-        return self._ask(Checkout(run.name if isinstance(run, Run) else run))
+    def rewind(self, step: int, **changes: Any) -> Outcome:
+        """Put the model back to where it was after ``step`` steps, and pause there; negative goes so many steps back.
+
+        The nearest snapshot before it is restored and the rest repeated exactly; :meth:`rewind_cost` says what that
+        takes. An interrupt calls it off. The knobs come back as they were then, but for ``changes``; the outcome says
+        which are in force and where they come from. Whatever comes next begins a branch.
+
+        Raises:
+            CommandError: no such step was recorded, or nothing leads back there any more.
+        """
+        self._not_from_within("rewind")
+        parsed = self._parsed(changes, step_mistakes(step))
+        cost = self.rewind_cost(step)
+        if cost.seconds > SLOW_S:
+            LOG.warning("going back to step %d: %d steps to repeat, about %.0f s", cost.step, cost.steps, cost.seconds)
+        return self._ask(Rewind(cost.step, parsed))
+
+    def rewind_cost(self, step: int) -> RewindCost:
+        """What :meth:`rewind` would take, as far as is known: the snapshot's step, the steps to repeat, seconds."""
+        _refuse(step_mistakes(step))
+        course = self._session.course
+        place = course.timeline.at_step(self._session.loop.step + step if step < 0 else int(step))
+        kept = course.way_to(place)
+        return RewindCost(place.step, kept.place.step, max(place.step - kept.place.step, 0), course.cost_s(kept, place))
+
+    def checkout(self, what: str | Run | SnapshotInfo | os.PathLike[str]) -> Outcome:
+        """Put the latest state of a run, or a snapshot, into the model: weights, optimizer, random states, data place.
+
+        ``what`` is a run or its name, a snapshot or its name, or the path of a file that :meth:`snapshot` wrote.
+
+        Raises:
+            CommandError: there is none of that name, or it is of another architecture (the text lists the tensors).
+            FileFormatError: the file is no snapshot, or damaged.
+        """
+        if isinstance(what, SnapshotInfo):
+            return self._ask(Checkout(snapshot=what.name))
+        if isinstance(what, Run):
+            return self._ask(Checkout(what.name))
+        if isinstance(what, os.PathLike) or (what not in self._names() and what.endswith(model_file.SAFE)):
+            return self._ask(Checkout(path=os.fspath(what)))
+        is_snapshot = what not in self._names() and any(info.name == what for info in self.snapshots)
+        return self._ask(Checkout(snapshot=what) if is_snapshot else Checkout(what))
+
+    def snapshot(self, name: str = "", *, path: str | os.PathLike[str] | None = None) -> SnapshotInfo:
+        """Keep the present state for good, and write it to a file where ``path`` is given.
+
+        Raises:
+            CommandError: no room, or something in it can't be stored (the text says what).
+        """
+        before = {info.name for info in self.snapshots}
+        self._ask(TakeSnapshot(name, os.fspath(path) if path is not None else ""))
+        return next(info for info in reversed(self.snapshots) if info.name not in before)
+
+    def drop_snapshot(self, name: str | SnapshotInfo) -> Outcome:
+        """Let a snapshot go."""
+        return self._ask(DropSnapshot(name.name if isinstance(name, SnapshotInfo) else name))
+
+    # -- comparing and keeping ----------------------------------------------------------------------------------
+
+    def compare(
+        self,
+        one: str | Run,
+        other: str | Run | None = None,
+        *,
+        seeds: int = 6,
+        lower_is_better: Collection[str] = (),
+    ) -> Comparison:
+        """Whether a run did better than another, by more than luck: ``compare(branch)`` or ``compare(parent, branch)``.
+
+        Both are rerun under so many other ``seeds`` from where they parted, with the same seeds and batches on both
+        sides; :meth:`compare_cost` says beforehand what that takes. Then the model is where it was. An interrupt, or
+        ``stop()``, calls it off. Metrics count as better higher unless their name says error, loss or the like, or
+        ``lower_is_better`` names them.
+        """
+        self._not_from_within("compare")
+        plan = self.compare_cost(one, other, seeds=seeds)
+        print(plan)
+        return self._comparer.compare(plan, lower_is_better=lower_is_better)
+
+    def compare_cost(self, one: str | Run, other: str | Run | None = None, *, seeds: int = 6) -> debugger_compare.Plan:
+        """What :meth:`compare` would do: number of reruns, steps of each, seconds in all."""
+        if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 0:
+            raise ConfigurationError(f"seeds={seeds!r}: give how many other seeds to rerun both sides under, such as 6")
+        names = [run.name if isinstance(run, Run) else run for run in (one, other) if run is not None]
+        timeline = self._session.timeline
+        known = [timeline.named(name) for name in names]
+        parent, run = debugger_compare.sides(timeline.runs, known[0], known[1] if len(known) > 1 else None)
+        return self._comparer.plan(parent, run, seeds)
+
+    def edit_run(
+        self, run: str | Run, *, title: str | None = None, note: str | None = None, pinned: bool | None = None
+    ) -> Outcome:
+        """Give a run a title, a note or a pin (a pinned run can't be deleted)."""
+        return self._ask(EditRun(run.name if isinstance(run, Run) else run, title, note, pinned))
+
+    def delete_run(self, run: str | Run) -> Outcome:
+        """Forget a run that no other came from and the model does not hold."""
+        return self._ask(DeleteRun(run.name if isinstance(run, Run) else run))
+
+    def save_model(self, path: str | os.PathLike[str]) -> Path:
+        """Write the model's weights to a file: ``.safetensors``, or a ``state_dict`` for ``torch.load`` otherwise."""
+        with self.paused():
+            return model_file.save(self._model, Path(path))
+
+    def export_script(self, path: str | os.PathLike[str], run: str | Run | None = None) -> Path:
+        """Write a plain Python script that trains a run again without nbdebug, bit for bit, with all its changes.
+
+        Beside it goes a file with the initial weights and random states. ``run`` is the one in the model by default.
+
+        Raises:
+            CommandError: something that was done can't be done by a script, such as an edit by hand.
+        """
+        with self.paused():
+            return debugger_export.script(self._session, Path(path), _name_of(run))
+
+    def export_json(self, run: str | Run | None = None) -> str:
+        """The interventions of a run as JSON, from the first step on."""
+        return debugger_export.interventions_json(self._session, _name_of(run))
 
     # -- looking ------------------------------------------------------------------------------------------------
 
@@ -252,6 +434,16 @@ class Debugger:
         """What became of every command, oldest first."""
         return self._journal.outcomes
 
+    @property
+    def snapshots(self) -> tuple[SnapshotInfo, ...]:
+        """All snapshots that can be gone back to, in the order in which they were taken."""
+        return self._journal.snapshots
+
+    @property
+    def journal_path(self) -> Path | None:
+        """The file in which everything is written down, if there is one; ``Journal.open`` reads it anywhere."""
+        return self._journal.path
+
     def __repr__(self) -> str:
         status = self.status
         return f"<Debugger {status.state}: run {status.run!r}, epoch {status.epoch}, step {status.step}>"
@@ -282,6 +474,21 @@ class Debugger:
             raise CommandError(outcome.text if outcome else "closed before the command could be applied")
         return outcome
 
+    def _start_point(self, start: str | int | SnapshotInfo | os.PathLike[str]) -> StartPoint | int | str:
+        """A rerun's start as a command says it; a file is read first."""
+        if isinstance(start, SnapshotInfo):
+            return start.name
+        if isinstance(start, os.PathLike):
+            self.checkout(start)
+            return StartPoint.HERE
+        if isinstance(start, str):
+            return StartPoint(start) if start in list(StartPoint) else start
+        return self._session.loop.step + int(start) if start < 0 else int(start)
+
+    def _names(self) -> frozenset[str]:
+        runs = self._session.timeline.runs.values()
+        return frozenset([run.name for run in runs] + [run.title for run in runs if run.title])
+
     def _not_from_within(self, method: str) -> None:
         if self._session.on_training_thread():
             raise CommandError(f"{method}() waits for training, so it can't be called from within a step or metric")
@@ -291,9 +498,26 @@ class Debugger:
         if isinstance(command, Start | Step):
             self._session.prepare()
         try:
-            self._session.post(command)
+            if isinstance(command, Compare):
+                self._compare_aside(command)
+            else:
+                self._session.post(command)
         except ClosedError as error:
             LOG.warning("%s", error)
+
+    def _compare_aside(self, command: Compare) -> None:
+        """A comparison asked for on the dashboard: on a thread of its own, since it gives many commands and waits."""
+
+        def compare() -> None:
+            session = self._session
+            try:
+                made = self._comparer.compare(self.compare_cost(command.run, seeds=command.seeds))
+                text, ok = made.sentence, True
+            except Exception as error:  # the user's code may raise anything; the thread is nobody's who could hear it
+                text, ok = str(error), False
+            self._journal.record_outcome(Outcome(command, session.timeline.current, session.loop.step, ok, text))
+
+        threading.Thread(target=compare, name="nbdebug comparison", daemon=True).start()
 
     def _is_over(self, state: State) -> bool:
         by_itself = state is State.PAUSED and self._session.paused_by_itself
@@ -335,7 +559,7 @@ class Debugger:
         activations, activations_step = self._journal.latest_activations(status.run)
         return View(
             status=status,
-            knobs=self._session.knobs.states(self._init_layers),
+            knobs=self._knob_states(),
             runs=self._journal.run_views(max_points),
             marks=self._journal.marks,
             gradients=gradients,
@@ -344,7 +568,26 @@ class Debugger:
             activations_step=activations_step,
             findings=self._journal.findings[-50:],
             outcomes=self._journal.outcomes[-20:],
+            rewindable=self._session.course.rewindable(self._journal.snapshots),
+            snapshots=self._journal.snapshots,
+            comparison=next(reversed(self._journal.comparisons), None),
         )
+
+    def _knob_states(self) -> KnobStates:
+        """Every knob's value, and where it comes from."""
+        timeline = self._session.timeline
+        origins = tuple(timeline.origins(timeline.here).items())
+        return replace(self._session.knobs.states(self._init_layers), origins=origins)
+
+    def _report_journal_trouble(self, why: str) -> None:
+        status = self._session.status()
+        text = f"{why} Training goes on, and everything is kept in memory as before."
+        title = "The journal is not written to disk"
+        self._journal.record_finding(Finding(Cause.JOURNAL, Severity.WARNING, status.run, status.step, title, text))
+
+
+def _name_of(run: str | Run | None) -> str | None:
+    return run.name if isinstance(run, Run) else run
 
 
 def _refuse(mistakes: list[str]) -> None:

@@ -64,6 +64,13 @@ class Changes:
     clip: Clip | None = None
     dropout: float | Mapping[str, float] | None = None
 
+    def then(self, later: Changes) -> Changes:
+        """Both, one after the other."""
+        return Changes(_later(self.lr, later.lr), later.clip or self.clip, _later(self.dropout, later.dropout))
+
+    def __bool__(self) -> bool:
+        return self != Changes()
+
     def __str__(self) -> str:
         parts = []
         if self.lr is not None:
@@ -74,6 +81,14 @@ class Changes:
         if self.dropout is not None:
             parts.append(f"dropout {_values(self.dropout)}")
         return ", ".join(parts)
+
+
+def _later(
+    first: float | Mapping[str, float] | None, second: float | Mapping[str, float] | None
+) -> float | Mapping[str, float] | None:
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return {**first, **second}
+    return first if second is None else second
 
 
 def _values(value: float | Mapping[str, float]) -> str:
@@ -137,8 +152,7 @@ class Rerun:
 
     ``start`` is a named point, a step of the current run or its parents, or a snapshot's name. Going back brings the
     knobs of that time back; ``keep_knobs`` puts their present values in force again, as someone expects who set the
-    controls and then presses the button. ``seed`` draws other random numbers from there on, batches included;
-    ``noise`` marks the branch as a measurement of their influence.
+    controls and then presses the button. ``seed`` draws other random numbers from there on, batches included.
     """
 
     start: StartPoint | int | str
@@ -147,7 +161,20 @@ class Rerun:
     changes: Changes = field(default_factory=Changes)
     keep_knobs: bool = False
     seed: int | None = None
-    noise: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Replicate:
+    """Take the course of ``follow``, a run of two, again from where the two parted, up to step ``last_step``.
+
+    Its changes are made again at their steps. Under ``seed`` where one is given, else with the random numbers that it
+    had: then a run that ended early is carried on. Marked as a measurement, and not drawn.
+    """
+
+    runs: tuple[str, str]
+    follow: str
+    last_step: int
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +247,7 @@ Command = (
     | SetKnobs
     | Reinitialize
     | Rerun
+    | Replicate
     | Rewind
     | Checkout
     | TakeSnapshot

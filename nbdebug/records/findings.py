@@ -22,6 +22,8 @@ class Cause(StrEnum):
     USER_ERROR = "user_error"
     WATCHING_DISABLED = "watching_disabled"
     NOT_REPRODUCIBLE = "not_reproducible"
+    SNAPSHOTS = "snapshots"
+    JOURNAL = "journal"
 
 
 @dataclass(frozen=True, slots=True)

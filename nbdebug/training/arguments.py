@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
 from torch import nn
 
 from nbdebug.records.commands import InitScheme, StartPoint
+from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.training.modules import named_parameters
 from nbdebug.training.trainer import Trainer
 
@@ -63,10 +65,32 @@ def extent_mistakes(epochs: Any, steps: Any, *, needed: bool = False) -> list[st
     return mistakes
 
 
-def start_mistakes(start: Any) -> list[str]:
+def start_mistakes(start: Any, snapshots: Sequence[SnapshotInfo]) -> list[str]:
     """Why a rerun can't start there."""
     known = [str(point) for point in StartPoint]
-    return [] if start in known else [f"start={start!r}: a rerun starts at one of {', '.join(map(repr, known))}"]
+    names = [info.name for info in snapshots]
+    if isinstance(start, SnapshotInfo | os.PathLike) or (isinstance(start, Integral) and not isinstance(start, bool)):
+        return []
+    if isinstance(start, str) and start in (*known, *names):
+        return []
+    points = ", ".join(map(repr, known))
+    near = difflib.get_close_matches(str(start), [*known, *names], 1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return [f"start={start!r}: a rerun starts at one of {points}, a step's number, a snapshot or its name{hint}"]
+
+
+def step_mistakes(step: Any) -> list[str]:
+    """Why this is no step to go to."""
+    if isinstance(step, Integral) and not isinstance(step, bool):
+        return []
+    return [f"step={step!r}: give the number of a step, or a negative number to go back by so many"]
+
+
+def seed_mistakes(seed: Any) -> list[str]:
+    """Why this is no seed."""
+    if seed is None or (isinstance(seed, Integral) and not isinstance(seed, bool) and 0 <= int(seed) < 2**63):
+        return []
+    return [f"seed={seed!r}: give a whole number of at least 0"]
 
 
 def scheme_mistakes(scheme: Any, seed: Any) -> list[str]:
@@ -77,9 +101,7 @@ def scheme_mistakes(scheme: Any, seed: Any) -> list[str]:
         near = SCHEME_ALIASES.get(str(scheme)) or next(iter(difflib.get_close_matches(str(scheme), known, 1)), None)
         hint = f"did you mean {near!r}?" if near else f"there are {', '.join(known)}"
         mistakes.append(f"unknown init scheme {scheme!r}: {hint}")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
-        mistakes.append(f"seed={seed!r}: give a whole number of at least 0")
-    return mistakes
+    return [*mistakes, *seed_mistakes(seed)]
 
 
 def layer_mistakes(layers: Any, known: Iterable[str]) -> list[str]:

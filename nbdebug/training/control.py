@@ -1,34 +1,37 @@
-"""Applying commands at a safe point: a short function for each, and the words for its outcome. Training thread only."""
+"""Applying commands at a safe point: a short function for each, and the words for its outcome. Training thread only.
+
+What goes back in time is :mod:`nbdebug.training.travel`'s.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import torch
-from torch import nn
-from torch.optim import Optimizer
 
 from nbdebug.records.commands import (
     Checkout,
     Command,
+    DeleteRun,
+    DropSnapshot,
+    EditRun,
     Outcome,
     Pause,
     Reinitialize,
+    Replicate,
     Rerun,
     Resume,
+    Rewind,
     SetKnobs,
     Start,
-    StartPoint,
     Step,
     Stop,
+    TakeSnapshot,
 )
 from nbdebug.records.errors import CommandError, NbdebugError, collect
-from nbdebug.records.runs import Mark
+from nbdebug.records.snapshots import Reason
 from nbdebug.records.status import State
-from nbdebug.training import initialization
-from nbdebug.training.snapshots import Snapshot
-from nbdebug.training.stepper import taking_turn
+from nbdebug.training import snapshot_file
+from nbdebug.training.travel import Traveller
 
 if TYPE_CHECKING:
     from nbdebug.training.session import Session
@@ -39,20 +42,26 @@ class Controller:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._traveller = Traveller(session)
 
-    def apply(self, command: Command) -> Outcome:
-        """Carry a command out, or refuse it; never raises."""
-        session = self._session
+    def apply(self, command: Command) -> Outcome | None:
+        """Carry a command out, or refuse it; never raises. ``None`` when a journey has begun and will settle it."""
         try:
             text = self._carry_out(command)
-            ok = True
-        except NbdebugError as error:
-            text, ok = str(error), False
         except Exception as error:  # state_dict and init code of the user's may raise anything
-            text, ok = f"{type(error).__name__}: {error}", False
-        return Outcome(command, session.timeline.current, session.loop.step, ok, text)
+            return self.refusal(command, error)
+        return None if text is None else self.success(command, text)
 
-    def _carry_out(self, command: Command) -> str:
+    def success(self, command: Command, text: str) -> Outcome:
+        """The outcome of what was done."""
+        return Outcome(command, self._session.timeline.current, self._session.loop.step, True, text)
+
+    def refusal(self, command: Command, error: Exception) -> Outcome:
+        """The outcome of what was not."""
+        text = str(error) if isinstance(error, NbdebugError) else f"{type(error).__name__}: {error}"
+        return Outcome(command, self._session.timeline.current, self._session.loop.step, False, text)
+
+    def _carry_out(self, command: Command) -> str | None:
         match command:
             case Start():
                 return self._start(command)
@@ -69,29 +78,33 @@ class Controller:
             case Reinitialize():
                 return self._reinitialize(command)
             case Rerun():
-                return self._rerun(command)
+                return self._traveller.rerun(command)
+            case Replicate():
+                return self._traveller.replicate(command)
+            case Rewind():
+                return self._traveller.rewind(command)
             case Checkout():
-                return self._checkout(command)
+                return self._traveller.checkout(command)
+            case TakeSnapshot():
+                return self._take_snapshot(command)
+            case DropSnapshot():
+                return self._drop_snapshot(command)
+            case EditRun():
+                return self._edit_run(command)
+            case DeleteRun():
+                return self._delete_run(command)
             case _:
-                raise CommandError(f"{type(command).__name__} is not known here")
+                raise CommandError(f"{type(command).__name__} is nothing that a session does")
 
     def _start(self, command: Start) -> str:
         session = self._session
         extending = session.state is State.RUNNING
-        self._set_goal(command.epochs, command.steps, extending=extending)
+        session.set_goal(command.epochs, command.steps, extending=extending)
         if extending:
             return "goal moved"
         session.begin()
         session.become(State.RUNNING)
         return "training"
-
-    def _set_goal(self, epochs: int | None, steps: int | None, *, extending: bool = False) -> None:
-        goal, loop = self._session.goal, self._session.loop
-        epoch_base = goal.epoch if extending and goal.epoch is not None else loop.epoch
-        step_base = goal.step if extending and goal.step is not None else loop.step
-        goal.epoch = None if epochs is None else epoch_base + epochs
-        goal.step = None if steps is None else step_base + steps
-        goal.stride = None
 
     def _pause(self, command: Pause) -> str:
         session = self._session
@@ -119,7 +132,7 @@ class Controller:
         if session.state is State.RUNNING and session.goal.stride is None:
             raise CommandError("training is running: pause it first, then step")
         if session.state is not State.PAUSED:
-            self._set_goal(None, None)
+            session.set_goal(None, None)
         session.begin()
         session.goal.stride = (session.goal.stride or 0) + command.count
         session.become(State.RUNNING)
@@ -129,7 +142,7 @@ class Controller:
         session = self._session
         if session.state is State.IDLE:
             return "nothing to stop"
-        self._set_goal(None, None)
+        session.set_goal(None, None)
         session.become(State.IDLE, "stopped")
         return "stopped"
 
@@ -139,83 +152,65 @@ class Controller:
         mistakes = session.knobs.mistakes(command.changes)
         if mistakes:
             raise collect(mistakes)
+        session.course.make_ready(str(command.changes))
         session.knobs.apply(command.changes)
-        self._mark(str(command.changes))
+        session.course.intervene(command, str(command.changes))
         return str(command.changes)
 
     def _reinitialize(self, command: Reinitialize) -> str:
         session = self._session
-        with taking_turn(session.random):
-            redrawn = initialization.reinitialize(session.model, command.scheme, command.seed, command.layers)
+        text = f"init {command.scheme}"
+        session.course.make_ready(text)
+        redrawn = session.course.reinitialize(command)
         if not redrawn.layers:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in redrawn.left)
             raise CommandError(f"nothing was re-initialised ({reasons or 'no layer has parameters'})")
-        if not command.keep_optimizer_state:
-            for optimizer in session.trainer.optimizers.values():
-                _forget(optimizer, redrawn.parameters)
-        self._mark(f"init {command.scheme}")
+        session.course.intervene(command, text)
         left = "".join(f"; left {name} ({reason})" for name, reason in redrawn.left)
         count = len(redrawn.layers)
-        return f"init {command.scheme}, seed {command.seed}: {count} layer{'s' if count > 1 else ''}{left}"
+        return f"{text}, seed {command.seed}: {count} layer{'s' if count > 1 else ''}{left}"
 
-    def _rerun(self, command: Rerun) -> str:
+    def _take_snapshot(self, command: TakeSnapshot) -> str:
         session = self._session
-        start = session.timeline.find(StartPoint(command.start), session.loop.step)
-        session.knobs.refresh()
-        mistakes = session.knobs.mistakes(command.changes)
-        if mistakes:
-            raise collect(mistakes)
-        session.warn_of_persistent_workers()
-        present = session.knobs.all_asked()
-        epochs, steps = command.epochs, command.steps
-        if epochs is None and steps is None:
-            steps = session.loop.step - start.step
-        self._go_to(start)
-        changes = session.knobs.difference(present) if command.keep_knobs else command.changes
-        run = session.timeline.branch(start, str(changes))
-        session.recorder.begin_run(run)
-        session.knobs.apply(changes)
-        self._mark(str(changes) or "rerun")
-        self._set_goal(epochs, steps)
-        session.begin()
-        session.become(State.RUNNING)
-        return f"{run.name!r} from step {run.step} of {run.parent!r}"
+        session.ensure_started()
+        kept = session.course.take_or_refuse(Reason.REQUEST, name=command.name, pinned=True)
+        if not command.path:
+            return f"snapshot {kept.name!r}: {kept.size_bytes:,} bytes"
+        about = {"name": kept.name, "run": kept.place.run, "step": kept.place.step}
+        size = snapshot_file.write(kept.load(), command.path, about=about)
+        return f"snapshot {kept.name!r}: {size:,} bytes in {command.path}"
 
-    def _checkout(self, command: Checkout) -> str:
+    def _drop_snapshot(self, command: DropSnapshot) -> str:
         session = self._session
-        if command.run not in session.timeline.runs:
-            raise CommandError(f"no run {command.run!r}: there are {', '.join(map(repr, session.timeline.runs))}")
-        if command.run == session.timeline.current:
-            return f"the model holds {command.run!r} already"
-        self._go_to(session.timeline.tip(command.run))
-        session.timeline.current = command.run
-        self._set_goal(None, None)
-        session.become(State.IDLE, f"checked out {command.run}")
-        return f"the model holds {command.run!r} at step {session.loop.step}"
+        session.course.shelf.drop(command.name)
+        session.recorder.record_snapshots(session.course.shelf.infos())
+        return f"snapshot {command.name!r} dropped"
 
-    def _go_to(self, snapshot: Snapshot) -> None:
-        """Leave the current run for a snapshot; if that fails half-way, the model is put back where it was."""
+    def _edit_run(self, command: EditRun) -> str:
+        timeline = self._session.timeline
+        name = timeline.named(command.run)
+        title = command.title
+        taken = [line.run for line in timeline.lines.values() if title and title in (line.run.name, line.run.title)]
+        if any(run.name != name for run in taken):
+            raise CommandError(f"{title!r} is another run's name already: choose a different one")
+        run = timeline.lines[name].run
+        run = replace(
+            run,
+            title=run.title if title is None else title,
+            note=run.note if command.note is None else command.note,
+            pinned=run.pinned if command.pinned is None else command.pinned,
+        )
+        timeline.edit(run)
+        self._session.recorder.edit_run(run)
+        return f"{name!r} is now {run.shown!r}" if title is not None else f"{run.shown!r} noted"
+
+    def _delete_run(self, command: DeleteRun) -> str:
         session = self._session
-        tip = session.snapshot()
-        try:
-            session.restore(snapshot)
-        except CommandError:
-            raise
-        except Exception as error:  # state_dict code of the user's, a loader that no longer has its batches
-            session.restore(tip)
-            raise CommandError(f"could not go back, nothing is changed: {type(error).__name__}: {error}") from error
-        session.timeline.leave(tip)
-
-    def _mark(self, text: str) -> None:
-        session = self._session
-        session.recorder.mark(Mark(session.timeline.current, session.loop.step, text))
-
-
-def _forget(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-    """Clear an optimizer's state of these parameters; LBFGS keeps that of all under its first one."""
-    redrawn = set(parameters)
-    held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-    if isinstance(optimizer, torch.optim.LBFGS) and held & redrawn:
-        optimizer.state.clear()
-    for parameter in redrawn:
-        optimizer.state.pop(parameter, None)
+        name = session.timeline.named(command.run)
+        if session.timeline.lines[name].run.pinned:
+            raise CommandError(f"{command.run!r} is pinned: take the pin off first")
+        session.timeline.delete(name)
+        session.course.shelf.drop_run(name)
+        session.recorder.delete_run(name)
+        session.recorder.record_snapshots(session.course.shelf.infos())
+        return f"{command.run!r} deleted"

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import copy
 import random
+import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
 from nbdebug.records.errors import ConfigurationError
 from nbdebug.training.rng import RandomState, preserved
@@ -24,12 +27,17 @@ MAX_PARTS = 64
 
 @dataclass(frozen=True, slots=True)
 class DataPosition:
-    """So many batches into an epoch that began with these random states."""
+    """So many batches into an epoch that began with these random states.
+
+    ``states`` and ``epoch_states`` are those of datasets and samplers with a ``state_dict``, now and at its beginning.
+    """
 
     batch: int
     epoch_random: RandomState | None
     epoch_generators: tuple[Any, ...]
     generators: tuple[Any, ...]
+    epoch_states: tuple[Any, ...] = ()
+    states: tuple[Any, ...] = ()
 
 
 class DataCursor:
@@ -46,10 +54,12 @@ class DataCursor:
         self._loader = train_loader
         holders = (train_loader, val_loader, *others)
         self._sources = list({id(source): source for holder in holders for source in _random_sources(holder)}.values())
+        self._stateful = [part for loader in (train_loader, val_loader) for part in _stateful_parts(loader)]
         self._iterator: Iterator[Any] | None = None
         self._ahead: list[Any] = []
         self._epoch_random: RandomState | None = None
         self._epoch_generators: tuple[Any, ...] = ()
+        self._epoch_states: tuple[Any, ...] = ()
 
     def take(self) -> Any:
         """The next batch, or :data:`END` when the epoch is over."""
@@ -68,6 +78,11 @@ class DataCursor:
             self._ahead.append(next(self._running(), END))
         return self._ahead[-1] is END
 
+    @property
+    def has_own_randomness(self) -> bool:
+        """Whether the loaders hold generators of their own."""
+        return bool(self._sources)
+
     def drop_iterator(self) -> None:
         """Let go of the loader's iterator and its workers."""
         self._iterator = None
@@ -80,7 +95,14 @@ class DataCursor:
 
     def position(self) -> DataPosition:
         """Where we are, to come back to."""
-        return DataPosition(self.batch, self._epoch_random, self._epoch_generators, self._generator_states())
+        return DataPosition(
+            self.batch,
+            self._epoch_random,
+            self._epoch_generators,
+            self._generator_states(),
+            self._epoch_states,
+            self._states(),
+        )
 
     def restore(self, position: DataPosition) -> None:
         """Come back: fresh workers, the epoch's own shuffling, the batches already seen taken and dropped."""
@@ -90,17 +112,36 @@ class DataCursor:
             with preserved():
                 position.epoch_random.restore()
                 self._set_generators(position.epoch_generators)
+                self._set_states(position.epoch_states)
                 for _ in range(position.batch):
                     self.take()
+        else:
+            self._set_states(position.states)
         self._set_generators(position.generators)
+
+    def reshuffle(self, seed: int) -> None:
+        """Draw what is left of the epoch, and all after it, from other random numbers; torch's are seeded already."""
+        for index, source in enumerate(self._sources):
+            _seed(source, seed + index + 1)
+        self.restore(
+            replace(self.position(), epoch_random=RandomState.capture(), epoch_generators=self._generator_states())
+        )
 
     def _running(self) -> Iterator[Any]:
         """The iterator of the present epoch; a new one notes how the random states were before it drew."""
         if self._iterator is None:
             self._epoch_random = RandomState.capture()
             self._epoch_generators = self._generator_states()
+            self._epoch_states = self._states()
             self._iterator = iter(self._loader)
         return self._iterator
+
+    def _states(self) -> tuple[Any, ...]:
+        return tuple(copy.deepcopy(part.state_dict()) for part in self._stateful)
+
+    def _set_states(self, states: tuple[Any, ...]) -> None:
+        for part, state in zip(self._stateful, states, strict=False):
+            part.load_state_dict(copy.deepcopy(state))
 
     def _generator_states(self) -> tuple[Any, ...]:
         return tuple(_state_of(source) for source in self._sources)
@@ -136,6 +177,62 @@ def _set_state(source: Any, state: Any) -> None:
         source.setstate(state)
     else:
         source.set_state(state)
+
+
+def _seed(source: Any, seed: int) -> None:
+    if isinstance(source, torch.Generator):
+        source.manual_seed(seed)
+    elif isinstance(source, np.random.Generator):
+        source.bit_generator.state = type(source.bit_generator)(seed).state
+    else:
+        source.seed(seed)
+
+
+def _stateful_parts(loader: Any) -> list[Any]:
+    """What of a loader keeps its place by itself: has a ``state_dict`` that can be loaded again.
+
+    A ``DataLoader`` itself does not count: one with a state of its own makes its workers when asked for it.
+    """
+    own = [] if isinstance(loader, DataLoader) else [loader]
+    parts = [*own, *(getattr(loader, name, None) for name in ("dataset", "sampler", "batch_sampler"))]
+    return [part for part in parts if _keeps_its_place(part)]
+
+
+def _keeps_its_place(part: Any) -> bool:
+    return not isinstance(part, nn.Module) and all(
+        callable(getattr(part, name, None)) for name in ("state_dict", "load_state_dict")
+    )
+
+
+def doubt_about(loader: Any) -> str:
+    """Why a place in this loader can perhaps not be come back to, in a few words; empty if it can."""
+    if getattr(loader, "persistent_workers", False):
+        return "persistent workers keep random states that can't be set back"
+    if _stateful_parts(loader) or isinstance(loader, (list, tuple)):
+        return ""
+    if not isinstance(loader, DataLoader):
+        sized = hasattr(loader, "__getitem__") and hasattr(loader, "__len__")
+        return "" if sized else "an iterable without state_dict can't say where it is"
+    if isinstance(loader.dataset, IterableDataset):
+        return "an iterable dataset without state_dict can't say where it is"
+    return ""
+
+
+def checksum(batch: Any) -> int:
+    """A number by which a batch is known again, above 0: from the shapes and some elements of its first tensors."""
+    crc = 1
+    for tensor in _tensors(batch, 4):
+        flat = tensor.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 64)][:128].cpu().contiguous()
+        crc = zlib.crc32(repr((tuple(tensor.shape), sample.tolist())).encode(), crc)
+    return crc or 1
+
+
+def _tensors(value: Any, most: int) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [] if value.layout is not torch.strided else [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [tensor for part in parts for tensor in _tensors(part, most)][:most]
 
 
 def _drop_persistent_workers(loader: Any) -> None:

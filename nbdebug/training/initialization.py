@@ -1,7 +1,8 @@
 """Drawing new weights: the standard schemes, layer by layer, in place, from a seed of their own.
 
 Frozen parameters stay, tied ones are drawn once, norm layers and their buffers are reset, biases become zero (except
-under PyTorch's own default). Runs on the training thread at a safe point; the run's random state is left alone.
+under PyTorch's own default). First a plan is made, a list of small operations; it is carried out on the training thread
+at a safe point, the run's random state being left alone, or printed into a script.
 
 Sources: Glorot & Bengio 2010 (xavier), He et al. 2015 (kaiming), LeCun et al. 1998 (lecun), Saxe et al. 2014
 (orthogonal); gates of recurrent layers and the three projections of attention are drawn each for itself, as in Keras.
@@ -10,9 +11,9 @@ Sources: Glorot & Bengio 2010 (xavier), He et al. 2015 (kaiming), LeCun et al. 1
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -24,18 +25,88 @@ from nbdebug.records.commands import InitScheme
 from nbdebug.training.modules import Model, named_modules, own_parameters
 from nbdebug.training.rng import preserved
 
-DRAW: dict[InitScheme, Callable[[torch.Tensor], Any]] = {
-    InitScheme.XAVIER_UNIFORM: nn.init.xavier_uniform_,
-    InitScheme.XAVIER_NORMAL: nn.init.xavier_normal_,
-    InitScheme.KAIMING_UNIFORM: lambda weight: nn.init.kaiming_uniform_(weight, nonlinearity="relu"),
-    InitScheme.KAIMING_NORMAL: lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu"),
-    InitScheme.LECUN_UNIFORM: lambda weight: nn.init.kaiming_uniform_(weight, nonlinearity="linear"),
-    InitScheme.LECUN_NORMAL: lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="linear"),
-    InitScheme.ORTHOGONAL: nn.init.orthogonal_,
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of ``torch.nn.init``, with the nonlinearity that it is told of, if any."""
+
+    name: str
+    nonlinearity: str = ""
+
+    def __call__(self, tensor: torch.Tensor) -> None:
+        """Fill the tensor."""
+        options = {"nonlinearity": self.nonlinearity} if self.nonlinearity else {}
+        getattr(nn.init, self.name)(tensor, **options)
+
+
+DRAW = {
+    InitScheme.XAVIER_UNIFORM: Function("xavier_uniform_"),
+    InitScheme.XAVIER_NORMAL: Function("xavier_normal_"),
+    InitScheme.KAIMING_UNIFORM: Function("kaiming_uniform_", "relu"),
+    InitScheme.KAIMING_NORMAL: Function("kaiming_normal_", "relu"),
+    InitScheme.LECUN_UNIFORM: Function("kaiming_uniform_", "linear"),
+    InitScheme.LECUN_NORMAL: Function("kaiming_normal_", "linear"),
+    InitScheme.ORTHOGONAL: Function("orthogonal_"),
 }
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 COMPUTED = ("_g", "_v", "_orig")
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Draw a parameter: as a whole, in so many equal blocks of rows, or with its first two dimensions swapped.
+
+    ``copied`` draws into a tensor of plain layout and copies that, for a function that takes no other.
+    """
+
+    layer: str
+    parameter: str
+    function: Function
+    blocks: int = 1
+    transposed: bool = False
+    copied: bool = False
+
+    def apply(self, module: nn.Module) -> None:
+        """On the layer."""
+        weight = module.get_parameter(self.parameter)
+        for block in weight.chunk(self.blocks) if self.blocks > 1 else [weight]:
+            target = block.transpose(0, 1) if self.transposed else block
+            drawn = target.contiguous() if self.copied else target
+            self.function(drawn)
+            if self.copied:
+                target.copy_(drawn)
+
+
+@dataclass(frozen=True, slots=True)
+class Zero:
+    """Set a parameter to zero."""
+
+    layer: str
+    parameter: str
+
+    def apply(self, module: nn.Module) -> None:
+        """On the layer."""
+        module.get_parameter(self.parameter).zero_()
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Call a layer's own initialisation; the parameters ``kept`` (frozen, or tied and drawn already) are put back."""
+
+    layer: str
+    method: str
+    kept: tuple[str, ...]
+
+    def apply(self, module: nn.Module) -> None:
+        """On the layer."""
+        before = {name: module.get_parameter(name).clone() for name in self.kept}
+        getattr(module, self.method)()
+        for name, value in before.items():
+            module.get_parameter(name).copy_(value)
+
+
+Operation: TypeAlias = Draw | Zero | Reset
 
 
 @dataclass(frozen=True)
@@ -47,27 +118,47 @@ class Redrawn:
     left: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a re-initialisation will do. ``names`` are the parameters drawn anew, each by its layer and its own name."""
+
+    operations: tuple[Operation, ...]
+    names: tuple[tuple[str, str], ...]
+    redrawn: Redrawn
+
+
 def reinitialize(model: Model, scheme: InitScheme, seed: int, layers: Sequence[str] = ()) -> Redrawn:
     """Draw new weights for the named layers (all when empty), in place. The same seed gives the same weights."""
-    drawn: dict[nn.Parameter, None] = {}
-    done: list[str] = []
-    left: list[tuple[str, str]] = []
+    planned = plan(model, scheme, layers)
+    modules = named_modules(model)
     with preserved(), torch.no_grad():
         torch.manual_seed(seed)
-        for name, module in _in_order(model, layers):
-            own = list(own_parameters(module).values())
-            learning = [p for p in own if p.requires_grad]
-            if own and not learning:
-                left.append((name, "frozen"))
-                continue
-            fresh = [p for p in learning if p not in drawn]
-            reason = _redraw(module, scheme, fresh, partial=len(fresh) < len(own))
-            if reason:
-                left.append((name, reason))
-            elif fresh or not own:
-                done.append(name)
-                drawn.update(dict.fromkeys(fresh))
-    return Redrawn(tuple(drawn), tuple(done), tuple(left))
+        for operation in planned.operations:
+            operation.apply(modules[operation.layer])
+    return planned.redrawn
+
+
+def plan(model: Model, scheme: InitScheme, layers: Sequence[str] = ()) -> Plan:
+    """What :func:`reinitialize` would do, in order; nothing is changed."""
+    drawn: dict[nn.Parameter, tuple[str, str]] = {}
+    operations: list[Operation] = []
+    done: list[str] = []
+    left: list[tuple[str, str]] = []
+    for layer, module in _in_order(model, layers):
+        own = own_parameters(module)
+        learning = {name: p for name, p in own.items() if p.requires_grad}
+        if own and not learning:
+            left.append((layer, "frozen"))
+            continue
+        fresh = {name: p for name, p in learning.items() if p not in drawn}
+        found = _operations(layer, module, scheme, fresh, partial=len(fresh) < len(own))
+        if isinstance(found, str):
+            left.append((layer, found))
+        elif fresh or not own:
+            done.append(layer)
+            operations += found
+            drawn.update({parameter: (layer, name) for name, parameter in fresh.items()})
+    return Plan(tuple(operations), tuple(drawn.values()), Redrawn(tuple(drawn), tuple(done), tuple(left)))
 
 
 def redrawable(model: Model) -> tuple[str, ...]:
@@ -100,59 +191,55 @@ def _knows(module: nn.Module) -> bool:
     return hasattr(module, "reset_parameters") or hasattr(module, "_reset_parameters") or _weights(module) is not None
 
 
-def _redraw(module: nn.Module, scheme: InitScheme, fresh: list[nn.Parameter], *, partial: bool) -> str:
-    """Draw one layer; returns why not, if it can't."""
+def _operations(
+    layer: str, module: nn.Module, scheme: InitScheme, fresh: dict[str, nn.Parameter], *, partial: bool
+) -> list[Operation] | str:
+    """How to draw the ``fresh`` parameters of one layer, or why it can't be done."""
     if hasattr(module, "parametrizations") or any(key.endswith(COMPUTED) for key in own_parameters(module)):
         return "its weight is computed from other parameters (weight norm, spectral norm, pruning)"
-    if any(isinstance(p, UninitializedTensorMixin) for p in fresh):
+    if any(isinstance(p, UninitializedTensorMixin) for p in fresh.values()):
         return "lazy: its shape is not known before the first step"
     if isinstance(module, NORMS) or scheme is InitScheme.DEFAULT or isinstance(module, EMBEDDINGS):
-        return _reset(module, fresh, partial=partial)
+        return _reset(layer, module, fresh, partial=partial)
     weights = _weights(module)
     if weights is None:
         return f"{type(module).__name__} has parameters of its own kind, which no scheme knows"
-    wanted: set[torch.Tensor] = set(fresh)
-    for parameter, blocks in weights:
-        if parameter in wanted:
-            for block in blocks:
-                DRAW[scheme](block)
-            wanted.discard(parameter)
-    for parameter in wanted:
-        parameter.zero_()
-    return ""
+    transposed = isinstance(module, _ConvTransposeNd)
+    draws = []
+    for name, blocks in weights.items():
+        if name in fresh:
+            plain = fresh[name].is_contiguous() and not transposed
+            copied = scheme is InitScheme.ORTHOGONAL and not plain
+            draws.append(Draw(layer, name, DRAW[scheme], blocks, transposed, copied))
+    return [*draws, *(Zero(layer, name) for name in fresh if name not in weights)]
 
 
-def _reset(module: nn.Module, fresh: list[nn.Parameter], *, partial: bool) -> str:
-    """PyTorch's own initialisation; what must not change (frozen, tied and drawn already) is put back."""
-    reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-    if reset is None:
+def _reset(layer: str, module: nn.Module, fresh: dict[str, nn.Parameter], *, partial: bool) -> list[Operation] | str:
+    """PyTorch's own initialisation."""
+    method = next((name for name in ("reset_parameters", "_reset_parameters") if hasattr(module, name)), None)
+    if method is None:
         return f"{type(module).__name__} has no reset_parameters"
-    keep = [(p, p.clone()) for p in module.parameters() if p not in set(fresh)] if partial else []
-    reset()
-    for parameter, before in keep:
-        parameter.copy_(before)
-    return ""
+    wanted = set(fresh.values())
+    kept = [name for name, p in module.named_parameters() if p not in wanted] if partial else []
+    return [Reset(layer, method, tuple(kept))]
 
 
-def _weights(module: nn.Module) -> list[tuple[torch.Tensor, list[torch.Tensor]]] | None:
-    """The weight matrices of a layer, each as the blocks to draw for themselves; ``None`` for an unknown layer."""
-    if isinstance(module, _ConvTransposeNd):
-        return [(module.weight, [module.weight.transpose(0, 1)])]
+def _weights(module: nn.Module) -> dict[str, int] | None:
+    """The weight matrices of a layer by name, each with the number of blocks to draw; ``None`` for an unknown layer."""
     if isinstance(module, nn.RNNBase):
         gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
-        matrices = [(name, p) for name, p in module.named_parameters() if p.dim() == 2]
-        return [(p, list(p.chunk(1 if "weight_hr" in name else gates))) for name, p in matrices]
+        matrices = [name for name, p in module.named_parameters() if p.dim() == 2]
+        return {name: 1 if "weight_hr" in name else gates for name in matrices}
     if isinstance(module, nn.modules.rnn.RNNCellBase):
         gates = 4 if isinstance(module, nn.LSTMCell) else 3 if isinstance(module, nn.GRUCell) else 1
-        return [(p, list(p.chunk(gates))) for p in (module.weight_ih, module.weight_hh)]
+        return {"weight_ih": gates, "weight_hh": gates}
     if isinstance(module, nn.MultiheadAttention):
-        packed = module.in_proj_weight
-        if packed is not None:
-            return [(packed, list(packed.chunk(3)))]
-        return [(p, [p]) for p in (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)]
+        if module.in_proj_weight is not None:
+            return {"in_proj_weight": 3}
+        return dict.fromkeys(("q_proj_weight", "k_proj_weight", "v_proj_weight"), 1)
     own = own_parameters(module)
     weight = own.get("weight")
-    others = [p for name, p in own.items() if name not in ("weight", "bias")]
-    if weight is None or weight.dim() < 2 or others:
-        return None
-    return [(weight, [weight.view(weight.shape) if weight.is_contiguous() else weight])]
+    others = [name for name in own if name not in ("weight", "bias")]
+    if isinstance(module, _ConvTransposeNd):
+        return {"weight": 1}
+    return None if weight is None or weight.dim() < 2 or others else {"weight": 1}

@@ -159,12 +159,11 @@ class Knobs:
 
     def difference(self, wanted: Changes) -> Changes:
         """Of what :meth:`all_asked` gave at another time, what is different now; one value where all are alike."""
-        present = self.all_asked()
-        return Changes(
-            lr=_differing(present.lr, wanted.lr),
-            clip=wanted.clip if wanted.clip != present.clip else None,
-            dropout=_differing(present.dropout, wanted.dropout),
-        )
+        return _between(self.all_asked(), wanted)
+
+    def changed_since(self, before: Changes) -> Changes:
+        """What is different from what :meth:`all_asked` gave then, as changes that lead from then to now."""
+        return _between(before, self.all_asked())
 
     def settings(self) -> KnobSettings:
         """For a snapshot."""
@@ -304,6 +303,15 @@ def _set_dropout(module: Any, p: float) -> None:
         module.p = float(p)
     else:
         module.dropout = float(p)
+
+
+def _between(before: Changes, after: Changes) -> Changes:
+    """The changes that lead from one full set of knobs to another."""
+    return Changes(
+        lr=_differing(before.lr, after.lr),
+        clip=after.clip if after.clip != before.clip else None,
+        dropout=_differing(before.dropout, after.dropout),
+    )
 
 
 def _differing(present: Any, wanted: Any) -> float | dict[str, float] | None:

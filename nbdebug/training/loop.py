@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from nbdebug.records.errors import ConfigurationError
 from nbdebug.training import batches, steps
-from nbdebug.training.data import END, DataCursor
+from nbdebug.training.data import END, DataCursor, checksum, doubt_about
 from nbdebug.training.modules import Model, device_of, evaluating, named_modules
 from nbdebug.training.steps import StepResult
 from nbdebug.training.trainer import StepFunction, Trainer
@@ -34,7 +34,11 @@ class Evaluation:
 
 
 class Loop:
-    """Training as the trainer says, at a place in the data that can be left and come back to."""
+    """Training as the trainer says, at a place in the data that can be left and come back to.
+
+    ``doubt`` says why that place can perhaps not be come back to exactly, if so; then ``batch_sum`` is the checksum of
+    the present batch, to know it again.
+    """
 
     def __init__(self, model: Model, trainer: Trainer, turns: Turns) -> None:
         self.model = model
@@ -43,6 +47,8 @@ class Loop:
         self.epoch = 0
         self.step = 0
         self.batch: Any = None
+        self.doubt = doubt_about(trainer.train_loader)
+        self.batch_sum = 0
         self.doing = "before the first step"
         self.epoch_losses: list[tuple[float, int]] = []
         self._turns = turns
@@ -54,6 +60,7 @@ class Loop:
         fetched = self.cursor.take()
         if fetched is END:
             return False
+        self.batch_sum = checksum(fetched) if self.doubt else 0
         self.batch = batches.move(fetched, self._device)
         return True
 

@@ -11,10 +11,22 @@ from nbdebug.records.errors import ClosedError
 
 
 @dataclass
+class Reservation:
+    """Holds a session for one who has several commands to give, such as a comparison; others' are refused meanwhile.
+
+    ``activity`` says in words what is going on; ``cancelled`` is set when somebody asks to pause or stop.
+    """
+
+    activity: str = ""
+    cancelled: bool = False
+
+
+@dataclass
 class Ticket:
-    """A command on its way, and later what became of it."""
+    """A command on its way, and later what became of it. ``holder`` is the reservation under which it was given."""
 
     command: Command
+    holder: Reservation | None = None
     outcome: Outcome | None = None
     _done: threading.Event = field(default_factory=threading.Event)
 
@@ -37,13 +49,13 @@ class Mailbox:
         self._changed = threading.Condition()
         self.closed = False
 
-    def post(self, command: Command) -> Ticket:
+    def post(self, command: Command, holder: Reservation | None = None) -> Ticket:
         """Leave a command; returns at once.
 
         Raises:
             ClosedError: the mailbox is closed.
         """
-        ticket = Ticket(command)
+        ticket = Ticket(command, holder)
         with self._changed:
             if self.closed:
                 raise ClosedError("this debugger is closed: make a new Debugger(model, trainer) to go on")

@@ -77,6 +77,30 @@ def refuse_if_changed(state: ModuleState, roots: Mapping[str, nn.Module]) -> Non
         raise CommandError(f"can't go back: the model no longer has {', '.join(map(repr, gone[:5]))}")
 
 
+def differences(state: ModuleState, roots: Mapping[str, nn.Module]) -> list[str]:
+    """Which parameters and buffers are missing on one side, or have another shape, a line each."""
+    parameters, modules = named_parameters(roots), named_modules(roots)
+    here = {name: p for name, p in parameters.items() if not isinstance(p, UninitializedTensorMixin)}
+    lines = _unlike(state.parameters, here)
+    buffers = {_dotted(n, k): b for n, m in modules.items() for k, b in m._buffers.items() if b is not None}
+    kept = {_dotted(*key): copied for key, (_, copied) in state.buffers.items() if copied is not None}
+    return lines + _unlike(kept, buffers)
+
+
+def _unlike(kept: Mapping[str, torch.Tensor], here: Mapping[str, torch.Tensor]) -> list[str]:
+    lines = [f"{name} {tuple(kept[name].shape)} is only in the snapshot" for name in kept if name not in here]
+    lines += [f"{name} {tuple(here[name].shape)} is not in the snapshot" for name in here if name not in kept]
+    return lines + [
+        f"{name} is {tuple(kept[name].shape)} in the snapshot and {tuple(here[name].shape)} here"
+        for name in kept
+        if name in here and kept[name].shape != here[name].shape
+    ]
+
+
+def _dotted(module: str, name: str) -> str:
+    return f"{module}.{name}" if module else name
+
+
 def restore(state: ModuleState, roots: Mapping[str, nn.Module], others: Iterable[torch.Tensor]) -> None:
     """Put it back."""
     parameters, modules = named_parameters(roots), named_modules(roots)

@@ -7,6 +7,7 @@ Copied as they are, since ``load_state_dict`` would cast the state to the parame
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -36,6 +37,24 @@ def refuse_if_changed(optimizer: Optimizer, kept: Any) -> None:
         )
 
 
+def differences(optimizer: Optimizer, kept: Any) -> list[str]:
+    """Why a kept state does not fit this optimizer, a line for each reason."""
+    kind = type(optimizer).__name__
+    if _has_own_state_dict(optimizer):
+        return [] if isinstance(kept, dict) else [f"{kind} keeps its state in a way of its own, the snapshot's did not"]
+    if isinstance(kept, dict):
+        return [f"the snapshot's optimizer keeps its state in a way of its own, {kind} does not"]
+    options, _, sizes = kept
+    here = [len(group["params"]) for group in optimizer.param_groups]
+    if here[: len(sizes)] != list(sizes):
+        return [f"{kind} held parameter groups of {list(sizes)} parameters in the snapshot, and of {here} here"]
+    names = {key for group in optimizer.param_groups for key in group} - {"params"}
+    unknown = sorted(set(options[0]) - names - {"initial_lr", "max_lr", "min_lr"}) if options else []
+    if unknown:
+        return [f"{kind} has no option {', '.join(map(repr, unknown))}, which the snapshot's optimizer had"]
+    return []
+
+
 def restore(optimizer: Optimizer, kept: Any) -> None:
     """Put it back; parameter groups added since are taken off again."""
     if _has_own_state_dict(optimizer):
@@ -55,6 +74,15 @@ def restore(optimizer: Optimizer, kept: Any) -> None:
     for parameter, state in zip(parameters_of(optimizer), states, strict=True):
         if state is not None:
             optimizer.state[parameter] = deep_copy(state)
+
+
+def forget(optimizer: Optimizer, parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Clear an optimizer's state of these parameters; LBFGS keeps that of all under its first one."""
+    redrawn = set(parameters)
+    if isinstance(optimizer, torch.optim.LBFGS) and set(parameters_of(optimizer)) & redrawn:
+        optimizer.state.clear()
+    for parameter in redrawn:
+        optimizer.state.pop(parameter, None)
 
 
 def parameters_of(optimizer: Optimizer) -> list[torch.Tensor]:

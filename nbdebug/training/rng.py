@@ -76,6 +76,15 @@ class OwnRandomState:
         self._python = random.getstate()
         self._cuda = _cuda_states()
 
+    def state(self) -> RandomState:
+        """The same as a record, to be kept."""
+        return RandomState(self._torch_cpu, self._numpy.state, self._python, self._cuda)
+
+    def take_over(self, state: RandomState) -> None:
+        """From now on this is the state."""
+        state.restore()
+        self.leave()
+
     def adopt_fresh_seed(self) -> int | None:
         """Take over the global state if torch was seeded and nothing drawn since; returns that seed.
 
@@ -96,6 +105,11 @@ class _NumpyState:
     def __init__(self) -> None:
         self._state: Any = np.random.get_state()
         self._words = _raw_words()
+
+    @property
+    def state(self) -> Any:
+        """As ``numpy.random.get_state`` gave it."""
+        return self._state
 
     def update(self) -> None:
         words = _raw_words()
@@ -119,6 +133,13 @@ def _raw_words() -> bytes | None:
         return None
     address = generator.ctypes.state_address
     return bytes((ctypes.c_char * (625 * 4)).from_address(address))
+
+
+def reseed(seed: int) -> None:
+    """Seed every generator; numpy's takes 32 bits."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 @contextmanager

@@ -14,23 +14,30 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from nbdebug.records.commands import Command, Outcome
+from nbdebug.records.commands import Command, EditRun, Outcome, Pause, Stop
 from nbdebug.records.errors import CommandError
 from nbdebug.records.findings import Cause, Finding, Severity
+from nbdebug.records.manifest import Manifest
+from nbdebug.records.runs import Intervention, Run, RunKind
 from nbdebug.records.status import State, Status
 from nbdebug.training import snapshots
 from nbdebug.training.control import Controller
+from nbdebug.training.course import OTHER_BATCHES, Course
 from nbdebug.training.failure import Failure
+from nbdebug.training.journey import Journey
 from nbdebug.training.knobs import Knobs
-from nbdebug.training.loop import Loop
-from nbdebug.training.mailbox import Mailbox, Ticket
+from nbdebug.training.loop import Loop, weighted_mean
+from nbdebug.training.mailbox import Mailbox, Reservation, Ticket
 from nbdebug.training.modules import Model, modes, named_modules, roots
-from nbdebug.training.rng import OwnRandomState
+from nbdebug.training.rng import OwnRandomState, RandomState
 from nbdebug.training.seams import Pacer, Recorder, Watcher
+from nbdebug.training.shelf import Shelf
 from nbdebug.training.snapshots import Snapshot
 from nbdebug.training.stepper import Stepper, taking_turn
 from nbdebug.training.thread_context import ThreadContext
@@ -54,10 +61,20 @@ class Goal:
 class Session:
     """Trains one model, one command at a time.
 
-    ``state`` is one of idle, running, paused, stopping, failed. ``failure`` holds what the user's code raised.
+    ``state`` is one of idle, running, rewinding, paused, stopping, failed. ``failure`` holds what the user's code
+    raised. ``describe`` writes a run's manifest.
     """
 
-    def __init__(self, model: Model, trainer: Trainer, recorder: Recorder, watcher: Watcher, pacer: Pacer) -> None:
+    def __init__(
+        self,
+        model: Model,
+        trainer: Trainer,
+        recorder: Recorder,
+        watcher: Watcher,
+        pacer: Pacer,
+        shelf: Shelf,
+        describe: Callable[[Run], Manifest],
+    ) -> None:
         self.model = model
         self.trainer = trainer
         self.recorder = recorder
@@ -66,15 +83,19 @@ class Session:
         self.knobs = Knobs(model, trainer)
         self.random = OwnRandomState()
         self.loop = Loop(model, trainer, lambda: taking_turn(self.random))
-        self.stepper = Stepper(
-            self.loop, self.knobs, watcher, pacer, recorder, busy=lambda: self.state is State.RUNNING
-        )
-        self.timeline = Timeline()
+        self.stepper = Stepper(self.loop, self.knobs, watcher, pacer, recorder, busy=lambda: not self.at_rest)
+        self.course = Course(self, shelf, describe)
         self.goal = Goal()
         self.state = State.IDLE
         self.failure: Failure | None = None
         self.message = ""
         self.paused_by_itself = False
+        self.seconds_per_step = 0.0
+        self.restore_s = 0.0
+        self._journey: Journey | None = None
+        self._travelling: Ticket | None = None
+        self._following: deque[Intervention] = deque()
+        self._reserved: Reservation | None = None
         self._controller = Controller(self)
         self._mailbox = Mailbox()
         self._changed = threading.Condition()
@@ -82,24 +103,50 @@ class Session:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._loss_was_finite = True
-        self._warned = False
-        self._seconds_per_step = 0.0
         self._paced = 0
         self._unregister: Callable[[], None] = lambda: None
 
     # -- any thread ---------------------------------------------------------------------------------------------
 
-    def post(self, command: Command) -> Ticket:
+    @property
+    def timeline(self) -> Timeline:
+        """The tree of runs."""
+        return self.course.timeline
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the model stands still."""
+        return self.state not in (State.RUNNING, State.REWINDING)
+
+    def post(self, command: Command, holder: Reservation | None = None) -> Ticket:
         """Leave a command for the next safe point; returns at once."""
-        ticket = self._mailbox.post(command)
+        ticket = self._mailbox.post(command, holder)
         self._ensure_thread()
         return ticket
 
     def prepare(self) -> None:
         """Before a start: take over the caller's torch context, and a seed just set."""
-        if self.state is not State.RUNNING:
+        if self.at_rest:
             self._context = ThreadContext.capture()
-            self.random.adopt_fresh_seed()
+            seed = self.random.adopt_fresh_seed()
+            if seed is not None:
+                self.course.adopted = (seed, self.random.state())
+
+    @contextmanager
+    def reserved(self, activity: str) -> Iterator[Reservation]:
+        """Nobody else's commands are carried out inside, but for those to pause or stop, which set ``cancelled``.
+
+        Raises:
+            CommandError: somebody else has reserved it.
+        """
+        with self._changed:
+            if self._reserved is not None:
+                raise CommandError(f"wait until this is done: {self._reserved.activity}")
+            self._reserved = reservation = Reservation(activity)
+        try:
+            yield reservation
+        finally:
+            self._reserved = None
 
     def wait(self, until: Callable[[State], bool], timeout_s: float | None = None) -> bool:
         """Block until the state satisfies ``until``; false when the time ran out."""
@@ -112,21 +159,25 @@ class Session:
 
     def status(self) -> Status:
         """Where things stand."""
-        goal, loop = self.goal, self.loop
+        goal, loop, timeline, journey = self.goal, self.loop, self.timeline, self._journey
+        line = timeline.lines.get(timeline.current)
         return Status(
             state=self.state,
-            run=self.timeline.current,
+            run=timeline.current,
             epoch=loop.epoch,
             batch=loop.cursor.batch,
             batches=loop.cursor.batches,
             step=loop.step,
             goal_epoch=goal.epoch,
             goal_step=goal.step,
-            steps_per_s=1 / self._seconds_per_step if self._seconds_per_step else 0.0,
+            steps_per_s=1 / self.seconds_per_step if self.seconds_per_step else 0.0,
             remaining_s=self._remaining_s(),
             watching=self.pacer.share,
             message=self.message,
             stepping=goal.stride is not None and goal.stride <= 1 and self.state is State.RUNNING,
+            last_step=max(line.tip.step if line is not None else 0, loop.step if journey is None else 0),
+            replay=journey.replay if journey is not None else None,
+            activity=self._reserved.activity if self._reserved is not None else "",
         )
 
     def close(self) -> None:
@@ -134,6 +185,7 @@ class Session:
         self._end_thread(CLOSE_TIMEOUT_S)
         self.stepper.hooks.detach()
         self._unregister()
+        self.course.shelf.clear_files()
         if self.failure is not None:
             self.failure.let_go()
         with self._changed:
@@ -151,6 +203,8 @@ class Session:
 
     def become(self, state: State, message: str = "") -> None:
         """Change state and tell whoever waits."""
+        if self.state in (State.RUNNING, State.REWINDING) and state not in (State.RUNNING, State.REWINDING):
+            self.course.rest()
         with self._changed:
             self.state = state
             self.message = message
@@ -165,12 +219,32 @@ class Session:
         self.pacer.begin()
         self.knobs.refresh()
         self.watcher.watch(named_modules(self.model))
-        if self.timeline.start is None:
-            if self.trainer.device is not None:
-                for root in roots(self.model).values():
-                    root.to(self.trainer.device)
-            self._wake_from_evaluation()
-            self.timeline.keep(self.snapshot())
+        self.ensure_started()
+        self.course.set_out()
+
+    def ensure_started(self) -> None:
+        """Before anything is remembered: the model on its device, in a mode to train in."""
+        if self.timeline.started:
+            return
+        if self.trainer.device is not None:
+            for root in roots(self.model).values():
+                root.to(self.trainer.device)
+        self._wake_from_evaluation()
+        self.course.set_out()
+        self.course.rest()
+
+    def set_goal(self, epochs: int | None, steps: int | None, *, extending: bool = False) -> None:
+        """Where training ends: so much from here, or after the present goal."""
+        goal, loop = self.goal, self.loop
+        epoch_base = goal.epoch if extending and goal.epoch is not None else loop.epoch
+        step_base = goal.step if extending and goal.step is not None else loop.step
+        goal.epoch = None if epochs is None else epoch_base + epochs
+        goal.step = None if steps is None else step_base + steps
+        goal.stride = None
+
+    def follow(self, course: Iterable[Intervention]) -> None:
+        """Make these changes at their steps, as training comes by."""
+        self._following = deque(course)
 
     def snapshot(self) -> Snapshot:
         """The present state, at a safe point."""
@@ -188,11 +262,77 @@ class Session:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot, at a safe point."""
+        began = time.perf_counter()
         with taking_turn(self.random):
             snapshots.restore(snapshot, self.model, self.trainer, self.knobs, self.loop.cursor)
         self.loop.step, self.loop.epoch = snapshot.step, snapshot.epoch
         self.loop.epoch_losses = list(snapshot.epoch_losses)
         self._loss_was_finite = True
+        self._following.clear()
+        self.restore_s += (time.perf_counter() - began - self.restore_s) * (0.3 if self.restore_s else 1.0)
+
+    def travel(self, journey: Journey) -> str | None:
+        """Set out on a journey; the outcome's text, or ``None`` when it will come on arrival.
+
+        Raises:
+            CommandError: it could not begin, and nothing is changed.
+        """
+        try:
+            journey.set_out()
+        except CommandError:
+            raise
+        except Exception as error:  # state_dict code of the user's, a loader that no longer has its batches
+            self._back_to(journey)
+            raise CommandError(f"could not go back, nothing is changed: {type(error).__name__}: {error}") from error
+        if not journey.is_short:
+            self._journey = journey
+            self.become(State.REWINDING)
+            return None
+        return self._arrived(journey)
+
+    def redo(self, made: Intervention, random: RandomState | None) -> None:
+        """Make an intervention again."""
+        self.course.redo(made, random)
+
+    def _arrived(self, journey: Journey) -> str:
+        self._journey = None
+        self.timeline.here = journey.reached
+        if self.state is State.REWINDING:
+            self.state = State.PAUSED
+        self.paused_by_itself = True
+        self._mind_the_replay(journey)
+        text = journey.arrive()
+        if self.at_rest:
+            self.course.rest()
+        return text
+
+    def _mind_the_replay(self, journey: Journey) -> None:
+        if journey.other_batches:
+            self.course.give_caveat(OTHER_BATCHES)
+        elif journey.unlike:
+            why = (
+                f"On the way back to step {journey.target.step:,}, {journey.unlike}. Something that training depends "
+                "on is not in nbdebug's hands: put it into Trainer(state=...); on a GPU, use deterministic algorithms."
+            )
+            self.find(Cause.NOT_REPRODUCIBLE, Severity.WARNING, "A repeated step came out otherwise", why)
+
+    def _back_to(self, journey: Journey) -> None:
+        """Put the model back to where it was before the journey."""
+        self._journey = None
+        self.restore(journey.tip.load())
+        self.course.rest()
+
+    def _call_off(self, why: str) -> None:
+        """End a journey before its end; the model is where it was."""
+        journey, ticket = self._journey, self._travelling
+        assert journey is not None
+        self._back_to(journey)
+        self._travelling = None
+        self.paused_by_itself = True
+        self.become(State.PAUSED, why)
+        if ticket is not None:
+            here = f"the model is where it was, at step {self.loop.step:,} of {self.timeline.current!r}"
+            self._settle(ticket, self._controller.refusal(ticket.command, CommandError(f"{why}; {here}")))
 
     def _ensure_thread(self) -> None:
         with self._starting:
@@ -210,10 +350,16 @@ class Session:
     def _main(self) -> None:
         _leave_interrupts_to_the_main_thread()
         while not self._mailbox.closed:
-            while (ticket := self._mailbox.take(wait=self.state is not State.RUNNING)) is not None:
+            while (ticket := self._mailbox.take(wait=self.at_rest)) is not None:
                 self._apply(ticket)
-            if self.state is State.RUNNING and not self._mailbox.closed:
+            if self._mailbox.closed:
+                break
+            if self.state is State.RUNNING:
                 self._advance()
+            elif self.state is State.REWINDING:
+                self._travel()
+        if self._journey is not None:
+            self._call_off(CLOSED)
         self._refuse_the_rest()
         self.loop.cursor.drop_iterator()
 
@@ -222,31 +368,88 @@ class Session:
             ticket.settle(Outcome(ticket.command, self.timeline.current, self.loop.step, False, CLOSED))
 
     def _apply(self, ticket: Ticket) -> None:
-        outcome = self._controller.apply(ticket.command)
+        command, ends = ticket.command, isinstance(ticket.command, Pause | Stop)
+        refused = self._refusal(ticket)
+        if refused:
+            self._settle(ticket, self._controller.refusal(command, CommandError(refused)))
+            return
+        if self._reserved is not None and ticket.holder is not self._reserved and ends:
+            self._reserved.cancelled = True
+        if self._journey is not None and ends:
+            self._call_off("called off")
+        outcome = self._controller.apply(command)
+        if outcome is None:
+            self._travelling = ticket
+        else:
+            self._settle(ticket, outcome)
+
+    def _refusal(self, ticket: Ticket) -> str:
+        """Why a command can't be heard now: somebody else holds the session, or the model is on its way."""
+        if isinstance(ticket.command, Pause | Stop | EditRun):
+            return ""
+        if self._reserved is not None and ticket.holder is not self._reserved:
+            return f"not now: {self._reserved.activity}; stop() calls it off"
+        if self._journey is not None:
+            return f"not now: on the way back to step {self._journey.target.step:,}; pause() calls it off"
+        return ""
+
+    def _settle(self, ticket: Ticket, outcome: Outcome) -> None:
         self.recorder.record_outcome(outcome)
         ticket.settle(outcome)
+
+    def _travel(self) -> None:
+        assert self._journey is not None
+        try:
+            if not self._journey.advance():
+                return
+        except BaseException as error:  # the user's code may raise anything; the model goes back to where it was
+            self._call_off(f"could not go back: {type(error).__name__}: {error}")
+            return
+        ticket, journey = self._travelling, self._journey
+        self._travelling = None
+        assert ticket is not None
+        try:
+            outcome = self._controller.success(ticket.command, self._arrived(journey))
+        except Exception as error:  # as in Controller.apply
+            self.become(State.PAUSED)
+            outcome = self._controller.refusal(ticket.command, error)
+        with self._changed:
+            self._changed.notify_all()
+        self._settle(ticket, outcome)
 
     def _advance(self) -> None:
         began = time.perf_counter()
         try:
+            self._follow()
             progress = self.stepper.advance(self.timeline.current, self.random)
+            if progress.stepped:
+                seconds = time.perf_counter() - began
+                self._keep_pace(seconds)
+                self.course.step_taken(progress.loss, seconds, settled=not progress.epoch_over)
             if progress.epoch_over:
                 self._finish_epoch()
         except BaseException as error:  # the user's code may raise anything; it ends the run, not the thread
             self._fail(error)
             return
         if progress.stepped:
-            self._keep_pace(time.perf_counter() - began)
             self._mind_the_loss(progress.loss)
         self._mind_the_goal(stepped=progress.stepped)
 
+    def _follow(self) -> None:
+        loop = self.loop
+        while self._following and (loop.step, loop.epoch) >= (self._following[0].step, self._following[0].epoch):
+            self.redo(self._following.popleft(), None)
+
     def _finish_epoch(self) -> None:
+        began = time.perf_counter()
+        score = weighted_mean(self.loop.epoch_losses)
         evaluation = self.loop.finish_epoch(aborted=lambda: self._mailbox.closed)
         if self._mailbox.closed:
             return
         if evaluation is not None:
+            score = evaluation.loss
             self.stepper.record_evaluation(self.timeline.current, evaluation)
-        self.timeline.keep(self.snapshot())
+        self.course.epoch_finished(score, time.perf_counter() - began)
 
     def _mind_the_goal(self, *, stepped: bool) -> None:
         goal = self.goal
@@ -260,20 +463,6 @@ class Session:
             goal.stride = None
             self.become(State.PAUSED)
 
-    def warn_of_persistent_workers(self) -> None:
-        """Once: what can't be set back when going back."""
-        loaders = (self.trainer.train_loader, self.trainer.val_loader)
-        if self._warned or not any(getattr(loader, "persistent_workers", False) for loader in loaders):
-            return
-        self._warned = True
-        self._find(
-            Cause.NOT_REPRODUCIBLE,
-            Severity.WARNING,
-            "Reruns are not exact",
-            "A loader has persistent_workers=True. Persistent workers keep random states that can't be set back, so a "
-            "rerun starts new ones and may differ from the first time; without the option it is exact.",
-        )
-
     def goal_reached(self) -> bool:
         """Whether the run has come to its end."""
         goal, loop = self.goal, self.loop
@@ -282,9 +471,10 @@ class Session:
 
     def _mind_the_loss(self, loss: float) -> None:
         finite = math.isfinite(loss)
-        if not finite and self._loss_was_finite:
+        is_noise = self.timeline.lines[self.timeline.current].run.kind is RunKind.NOISE
+        if not finite and self._loss_was_finite and not is_noise:
             word = "NaN" if math.isnan(loss) else "infinite"
-            self._find(
+            self.find(
                 Cause.NAN_LOSS,
                 Severity.CRITICAL,
                 f"The loss is {word}",
@@ -298,7 +488,8 @@ class Session:
     def _fail(self, error: BaseException) -> None:
         self.failure = Failure.of(error, batch=self.loop.batch, step=self.loop.step, where=self.loop.doing)
         self.goal.stride = None
-        self._find(Cause.USER_ERROR, Severity.CRITICAL, self.failure.title, self.failure.why, self.failure.traceback)
+        self.course.broken_off = True
+        self.find(Cause.USER_ERROR, Severity.CRITICAL, self.failure.title, self.failure.why, self.failure.traceback)
         self.become(State.FAILED, self.failure.title)
 
     def _refuse_a_second_master(self) -> None:
@@ -310,20 +501,21 @@ class Session:
             return
         for root in roots(self.model).values():
             root.train()
-        self._find(
+        self.find(
             Cause.EVAL_MODE_IN_TRAINING,
             Severity.INFO,
             "The model was in evaluation mode",
             "Every module was in evaluation mode: dropout and batch norm would not have trained. train() was called.",
         )
 
-    def _find(self, cause: Cause, severity: Severity, title: str, why: str, detail: str = "") -> None:
+    def find(self, cause: Cause, severity: Severity, title: str, why: str, detail: str = "") -> None:
+        """Say something about the run, as it is now."""
         finding = Finding(cause, severity, self.timeline.current, self.loop.step, title, why, detail)
         self.recorder.record_finding(finding)
 
     def _keep_pace(self, seconds: float) -> None:
         self._paced += 1
-        self._seconds_per_step += (seconds - self._seconds_per_step) * max(0.05, 1 / self._paced)
+        self.seconds_per_step += (seconds - self.seconds_per_step) * max(0.05, 1 / self._paced)
 
     def _remaining_s(self) -> float | None:
         goal, loop = self.goal, self.loop
@@ -332,7 +524,7 @@ class Session:
             steps = goal.step - loop.step
         elif goal.epoch is not None and loop.cursor.batches is not None:
             steps = (goal.epoch - loop.epoch) * loop.cursor.batches - loop.cursor.batch
-        return None if steps is None else max(steps, 0) * self._seconds_per_step
+        return None if steps is None else max(steps, 0) * self.seconds_per_step
 
 
 def _leave_interrupts_to_the_main_thread() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+from torch.optim import Optimizer
 
 from nbdebug.training import module_state, optimizer_state
 from nbdebug.training.data import DataCursor, DataPosition
@@ -19,6 +21,7 @@ from nbdebug.training.rng import RandomState
 from nbdebug.training.trainer import Trainer
 
 RANDOM_STATE_BYTES = 20_000
+NORMED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,66 @@ def restore(snapshot: Snapshot, model: Model, trainer: Trainer, knobs: Knobs, cu
     knobs.restore(snapshot.knobs)
     cursor.restore(snapshot.data)
     snapshot.random.restore()
+
+
+def unlike(snapshot: Snapshot, model: Model, trainer: Trainer) -> list[str]:
+    """How a snapshot differs from what would take it in: tensors, optimizers, schedulers, entries of ``state``."""
+    lines = module_state.differences(snapshot.modules, _everything(model, trainer))
+    for what, kept, present in (
+        ("optimizer", snapshot.optimizers, trainer.optimizers),
+        ("scheduler", snapshot.schedulers, trainer.schedulers),
+        ("state", snapshot.state, trainer.state),
+    ):
+        lines += [f"{what} {name!r} is only in the snapshot" for name in kept if name not in present]
+        lines += [f"{what} {name!r} is not in the snapshot" for name in present if name not in kept]
+    for name, optimizer in trainer.optimizers.items():
+        if name in snapshot.optimizers:
+            lines += optimizer_state.differences(optimizer, snapshot.optimizers[name])
+    return lines
+
+
+def expected_bytes(model: Model, trainer: Trainer) -> int:
+    """About how large a snapshot will be: weights, gradients, and what the optimizers will hold for each parameter."""
+    weights = [*named_parameters(_everything(model, trainer)).values(), *_others(model, trainer)]
+    buffers = [b for root in _everything(model, trainer).values() for b in root.buffers()]
+    learning = [p for p in weights if p.requires_grad and not isinstance(p, UninitializedTensorMixin)]
+    known = [p for p in (*weights, *buffers) if not isinstance(p, UninitializedTensorMixin)]
+    copies = 1 + max((_states_per_parameter(o) for o in trainer.optimizers.values()), default=0)
+    return sum(_bytes(p) for p in known) + copies * sum(_bytes(p) for p in learning) + RANDOM_STATE_BYTES
+
+
+def _states_per_parameter(optimizer: Optimizer) -> int:
+    """How many tensors of a parameter's size an optimizer keeps for it: what it holds, or two before its first step."""
+    for parameter, state in optimizer.state.items():
+        if isinstance(parameter, torch.Tensor):
+            return sum(isinstance(v, torch.Tensor) and v.shape == parameter.shape for v in state.values())
+    plain = isinstance(optimizer, torch.optim.SGD) and not any(g["momentum"] for g in optimizer.param_groups)
+    return 0 if plain else 1 if isinstance(optimizer, torch.optim.SGD) else 2
+
+
+Fingerprint = tuple[Any, ...]
+
+
+def fingerprint(model: Model, trainer: Trainer) -> Fingerprint:
+    """By which a change from outside is known: each tensor's identity, version and norm, and the optimizers' options.
+
+    Learning rates are left out: they are a knob, known by its value.
+    """
+    everything = _everything(model, trainer)
+    tensors = [*named_parameters(everything).values(), *_others(model, trainer)]
+    tensors += [b for root in everything.values() for b in root.buffers()]
+    known = [t for t in tensors if not isinstance(t, UninitializedTensorMixin)]
+    marks = tuple((id(t), t._version, t.data_ptr() if t.layout is torch.strided else 0) for t in known)
+    with torch.no_grad():
+        dense = [t for t in known if t.dtype in NORMED and t.layout is torch.strided]
+        norms = tuple(float(norm) for norm in torch._foreach_norm(dense)) if dense else ()
+    options = [
+        {key: repr(value) for key, value in group.items() if key not in ("params", "lr")}
+        for optimizer in trainer.optimizers.values()
+        for group in optimizer.param_groups
+    ]
+    sizes = [len(group["params"]) for o in trainer.optimizers.values() for group in o.param_groups]
+    return marks, tuple(map(repr, norms)), repr(options), repr(sizes)
 
 
 def _everything(model: Model, trainer: Trainer) -> Mapping[str, nn.Module]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nbdebug import ConfigurationError, Debugger, InitScheme, Trainer
-from nbdebug.training.initialization import reinitialize
+from nbdebug.training.initialization import Draw, Function, Reset, Zero, plan, reinitialize
 from tests.training import zoo
 from tests.training.test_do_no_harm import watched
 
@@ -41,6 +41,18 @@ def test_orthogonal_rows() -> None:
     layer = nn.Linear(50, 20)
     reinitialize(layer, InitScheme.ORTHOGONAL, seed=0)
     assert torch.allclose(layer.weight @ layer.weight.T, torch.eye(20), atol=1e-5)
+
+
+def test_orthogonal_weights_of_any_layout() -> None:
+    transposed = nn.ConvTranspose2d(4, 3, 2)
+    reinitialize(transposed, InitScheme.ORTHOGONAL, seed=0)
+    rows = transposed.weight.transpose(0, 1).reshape(3, -1)
+    assert torch.allclose(rows @ rows.T, torch.eye(3), atol=1e-5)
+    last = nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
+    reinitialize(last, InitScheme.ORTHOGONAL, seed=0)
+    rows = last.weight.reshape(6, -1)
+    assert torch.allclose(rows @ rows.T, torch.eye(6), atol=1e-5)
+    assert last.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_default_scheme_draws_what_building_the_model_draws() -> None:
@@ -126,6 +138,23 @@ def test_unknown_schemes_and_layers_get_their_nearest() -> None:
     with pytest.raises(ConfigurationError, match="no layer '5'"):
         debugger.reinitialize("xavier_normal", layers=["5"])
     debugger.close()
+
+
+def test_a_plan_changes_nothing_and_says_what_will_be_drawn() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.LSTM(4, 5))
+    model[1].bias.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    planned = plan(model, InitScheme.KAIMING_NORMAL)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    relu = Function("kaiming_normal_", "relu")
+    assert planned.operations[:4] == (
+        Draw("0", "weight", relu),
+        Zero("0", "bias"),
+        Reset("1", "reset_parameters", kept=("bias",)),
+        Draw("2", "weight_ih_l0", relu, blocks=4),
+    )
+    assert planned.names[:3] == (("0", "weight"), ("0", "bias"), ("1", "weight"))
+    assert planned.redrawn == reinitialize(model, InitScheme.KAIMING_NORMAL, seed=0)
 
 
 class Own(nn.Module):

@@ -1,0 +1,305 @@
+"""A run as a plain Python script, which gives the run's weights bit for bit and needs no nbdebug. Any thread.
+
+Beside the script lies the run's start, a snapshot. The history from there on is inlined: each intervention at its step.
+Only what the run used is in its script; :mod:`nbdebug.training.script_template` holds the parts.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from nbdebug.records.commands import ClipMode, Reinitialize, SetKnobs
+from nbdebug.records.errors import CommandError
+from nbdebug.records.runs import Intervention, OutsideEdit, Reseed
+from nbdebug.training import snapshot_file, steps
+from nbdebug.training.knobs import Knobs, RateGroup
+from nbdebug.training.modules import Model, named_modules
+from nbdebug.training.rng import RandomState
+from nbdebug.training.script_changes import Writer, interventions_json, one_line, words, wrapped
+from nbdebug.training.script_text import assemble
+from nbdebug.training.snapshots import Snapshot
+from nbdebug.training.trainer import Trainer
+
+__all__ = ["export", "interventions_json"]
+ARGUMENTS = ("modules", "optimizer", "optimizers", "rates", "updates", "batches", "sources", "random_states")
+OPTIONAL = ("val_loader", "scheduler", "metrics", "step", "eval_step", "state")
+
+
+def export(
+    path: str | os.PathLike[str],
+    *,
+    model: Model,
+    trainer: Trainer,
+    start: Snapshot,
+    interventions: Sequence[Intervention],
+    end_step: int,
+    end_epoch: int,
+    reseeded: Mapping[int, RandomState],
+    run: str,
+) -> tuple[Path, Path]:
+    """Write the script to ``path``, and beside it the run's start; returns both paths.
+
+    ``interventions`` are all from ``start`` to the run's end, after ``end_step`` steps and ``end_epoch`` epochs, in
+    their order. ``reseeded`` are the random states that a :class:`Reseed` took over, by the intervention's index; one
+    without drew other batches too, as a rerun with a seed does.
+
+    Raises:
+        CommandError: the run can't be done again by a script, with each reason; or a file can't be written.
+    """
+    target = Path(path)
+    exporter = _Exporter(model, trainer, start, interventions, reseeded)
+    reasons = exporter.reasons()
+    if reasons:
+        raise CommandError("\n".join(f"{run!r} can't be exported: {reason}" for reason in reasons))
+    kept = target.with_name(f"{target.stem}.start.safetensors")
+    random = [reseeded[index] for index in sorted(reseeded)]
+    snapshot_file.write(start, kept, about={"run": run, "script": target.name, "random": random})
+    text = exporter.text(run, kept, end=(end_step, end_epoch))
+    with snapshot_file.appearing(target) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
+    return target, kept
+
+
+class _Exporter:
+    """What the script of one run needs."""
+
+    def __init__(
+        self,
+        model: Model,
+        trainer: Trainer,
+        start: Snapshot,
+        interventions: Sequence[Intervention],
+        reseeded: Mapping[int, RandomState],
+    ) -> None:
+        self._model = model
+        self._trainer = trainer
+        self._start = start
+        self._interventions = interventions
+        self._reseeded = reseeded
+        self._knobs = Knobs(model, trainer)
+        self._changes = [made.change.changes for made in interventions if isinstance(made.change, SetKnobs)]
+        self._seeds_anew = any(
+            isinstance(made.change, Reseed) and index not in reseeded for index, made in enumerate(interventions)
+        )
+        self._sources = bool(start.data.generators)
+
+    def reasons(self) -> list[str]:
+        """Why it can't be exported."""
+        found = [
+            f"{made.change.what} after step {made.step:,}, which can't be written as a line; go back to before it, or "
+            "make the change with the controls"
+            for made in self._interventions
+            if isinstance(made.change, OutsideEdit)
+        ]
+        if self._start.modules.lazy:
+            found.append(
+                "the model's lazy layers had no shape at its start; run the model once on a batch before making the "
+                "Debugger"
+            )
+        if self._stateful and (self._start.data.batch or self._seeds_anew):
+            found.append("it goes on within an epoch of a loader that keeps its place by itself")
+        if any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda")):
+            found.append("it trains under torch.autocast, which the script can't know; use it within step=")
+        return found + self._unknown_names()
+
+    def _unknown_names(self) -> list[str]:
+        """Names in the history that the model and optimizer no longer have."""
+        groups = {group.name for group in self._knobs.groups}
+        found = [
+            f"there is no {kind} {name!r} any more"
+            for changes in self._changes
+            for kind, given, known in (
+                ("parameter group", changes.lr, groups),
+                ("dropout layer", changes.dropout, set(self._knobs.dropout_layers)),
+            )
+            if isinstance(given, Mapping)
+            for name in given
+            if str(name) not in known
+        ]
+        layers = [
+            n for made in self._interventions if isinstance(made.change, Reinitialize) for n in made.change.layers
+        ]
+        modules = named_modules(self._model)
+        return found + [f"there is no layer {name!r} any more" for name in dict.fromkeys(layers) if name not in modules]
+
+    # -- what is needed ---------------------------------------------------------------------------------------------
+
+    @property
+    def _stateful(self) -> bool:
+        return bool(getattr(self._start.data, "states", ()))
+
+    @property
+    def _clips(self) -> list[ClipMode]:
+        used = {changes.clip.mode for changes in self._changes if changes.clip is not None}
+        return [mode for mode in (ClipMode.NORM, ClipMode.VALUE) if mode in used | {self._start.knobs.clip.mode}]
+
+    @property
+    def _has_factors(self) -> bool:
+        set_rates = any(changes.lr is not None for changes in self._changes)
+        scheduled = set_rates and any(group.scheduled for group in self._knobs.groups)
+        return scheduled or any(factor != 1.0 for factor in self._start.knobs.factors)
+
+    @property
+    def _has_rates(self) -> bool:
+        set_rates = any(changes.lr is not None for changes in self._changes)
+        return self._has_factors or (set_rates and (len(self._knobs.groups) > 1 or self._has_rate_tensors))
+
+    @property
+    def _has_rate_tensors(self) -> bool:
+        return any(isinstance(group.options["lr"], torch.Tensor) for group in self._knobs.groups)
+
+    @property
+    def _simple_rate(self) -> str:
+        if self._has_rates:
+            return ""
+        name = next(iter(self._trainer.optimizers))
+        one = not isinstance(self._trainer.optimizer, Mapping)
+        return f"{'optimizer' if one else f'optimizers[{name!r}]'}.param_groups[0]"
+
+    def _features(self, json: str, written: str) -> set[str]:
+        trainer, start, kept = self._trainer, self._start, self._start.modules
+        schedulers = trainer.schedulers.values()
+        embeddings = (nn.Embedding, nn.EmbeddingBag)
+        modules = named_modules(self._model).values()
+        found = {
+            "val": trainer.val_loader is not None,
+            "schedule": bool(schedulers),
+            "one_schedule": not isinstance(trainer.scheduler, Mapping),
+            "one_optimizer": not isinstance(trainer.optimizer, Mapping),
+            f"{trainer.scheduler_interval}_schedule": bool(schedulers),
+            "plateau": any(isinstance(each, ReduceLROnPlateau) for each in schedulers),
+            "closure": any(steps._needs_closure(each) for each in trainer.optimizers.values()),
+            "closures": trainer.step is not None or any(map(steps._needs_closure, trainer.optimizers.values())),
+            "lbfgs": any(isinstance(each, torch.optim.LBFGS) for each in trainer.optimizers.values()),
+            "scaler": trainer.step is not None,
+            "sparse": trainer.step is not None or any(m.sparse for m in modules if isinstance(m, embeddings)),
+            "own_state_dict": any(isinstance(each, dict) for each in start.optimizers.values()),
+            "sources": self._sources,
+            "stateful": self._stateful,
+            "midway": bool(start.data.batch),
+            "restart": bool(start.data.batch) or self._seeds_anew,
+            "states": bool(self._reseeded),
+            "cuda": bool(start.random.cuda) or '"device":' in json,
+            "others": bool(kept.others),
+            "attributes": bool(kept.attributes),
+            "extra": bool(kept.extra),
+            "changes": bool(written),
+            "norm": ClipMode.NORM in self._clips,
+            "value": ClipMode.VALUE in self._clips,
+            "clip": bool(self._clips),
+            "factor": self._has_factors,
+            "rates": self._has_rates,
+            "hooks": bool(self._clips) or self._has_factors,
+            "tensor_lr": self._has_rate_tensors,
+            **{name: bool(getattr(trainer, name)) for name in ("metrics", "step", "eval_step", "state")},
+        }
+        tags = set(re.findall(r'"(\$\w+)":', json))
+        return {name for name, present in found.items() if present} | tags
+
+    # -- the text ---------------------------------------------------------------------------------------------------
+
+    def text(self, run: str, kept: Path, *, end: tuple[int, int]) -> str:
+        """The whole script."""
+        with safe_open(kept, framework="pt") as file:
+            json = file.metadata()[snapshot_file.KEY]
+        writer = Writer(
+            self._model,
+            self._knobs,
+            simple_rate=self._simple_rate,
+            clips=self._clips,
+            states={index: number for number, index in enumerate(sorted(self._reseeded))},
+            sources=self._sources,
+            cuda=bool(self._start.random.cuda),
+        )
+        drafted = writer.function(self._interventions, ())
+        arguments = [name for name in ARGUMENTS if re.search(rf"\b{name}\b", drafted)]
+        changed = drafted.count("\n") > 1
+        settings = self._start.knobs
+        dropout = dict(zip(self._knobs.dropout_layers, settings.dropout, strict=False))
+        initial = [*(writer.clip(settings.clip) if settings.clip.mode in self._clips else []), *writer.dropout(dropout)]
+        features = self._features(json, drafted if changed else "")
+        features |= {"initial"} if initial else set()
+        features |= {"modules"} if "modules" in arguments or any("modules" in line for line in initial) else set()
+        written = {**self._constants(kept, end), **({"intervene": writer.function(self._interventions, arguments)})}
+        placeholders = {
+            "INITIAL": "\n".join(initial),
+            "ARGUMENTS": ", ".join(arguments),
+            "BATCHES": "batches" if "restart" in features else "train_loader",
+        }
+        return f"{self._header(run, kept, end)}\n\n{assemble(written, features, placeholders)}"
+
+    def _constants(self, kept: Path, end: tuple[int, int]) -> dict[str, str]:
+        trainer = self._trainer
+        names = ["model", "optimizer", "loss_fn", "train_loader"]
+        names += [name for name in OPTIONAL if getattr(trainer, name)]
+        rates = (f"dict({', '.join(f'{k}={v!r}' for k, v in each.items())})" for each in self._rate_options())
+        return {
+            "START_FILE": f"START_FILE = Path(__file__).with_name({kept.name!r})",
+            "FIRST": f"FIRST = {(self._start.step, self._start.epoch)}  # steps and whole epochs at the start",
+            "LAST": f"LAST = {end}  # and at the end",
+            "NEEDED": "\n".join(wrapped("NEEDED = [", map(repr, names), "]")),
+            "THREADS": f"THREADS = {torch.get_num_threads()}",
+            "RATES": "\n".join(wrapped("RATES = [", rates, "]  # of each parameter group")),
+        }
+
+    def _rate_options(self) -> list[dict[str, Any]]:
+        """Of each parameter group, how its rate relates to its schedule, where that is not the default."""
+        found = []
+        factors = [*self._start.knobs.factors, *(1.0 for _ in self._knobs.groups)]
+        for group, factor in zip(self._knobs.groups, factors, strict=False):
+            options = {"scheduled": group.scheduled, "peak": group.has_peak, "first": self._first_rate(group)}
+            options["factor"] = factor if factor != 1.0 else None
+            found.append({name: value for name, value in options.items() if value})
+        return found
+
+    def _first_rate(self, group: RateGroup) -> float | None:
+        """What a schedule scales that does not say where it began."""
+        if not group.scheduled or "initial_lr" in group.options:
+            return None
+        for name, optimizer in self._trainer.optimizers.items():
+            kept = self._start.optimizers[name]
+            if optimizer is group.optimizer and not isinstance(kept, dict):
+                return float(kept[0][group.index]["lr"])
+        return group.first_lr
+
+    def _header(self, run: str, kept: Path, end: tuple[int, int]) -> str:
+        rows = [(f"{made.step:,}", str(made.epoch), one_line(made.run), one_line(words(made.change)))
+                for made in self._interventions]  # fmt: skip
+        lines = [
+            f"Training that ends in the weights of run {run!r}, bit for bit.",
+            "",
+            "    python SCRIPT setup.py --out weights.safetensors",
+            "",
+            "setup.py is yours: a Python file that makes, under these names, what was given to the Debugger and its",
+            "Trainer (see NEEDED below), from the same data. Its weights and random numbers need not be those of the",
+            f"run: they come from {kept.name}, which lies beside this file.",
+            "",
+            f"From step {self._start.step:,} to step {end[0]:,}, {end[1]} epochs finished. Same bits need the same",
+            f"versions and kind of machine: made with torch {torch.__version__}, numpy {np.__version__}, Python "
+            f"{platform.python_version()}.",
+            "",
+            *(
+                _table(("after step", "epoch", "run", "changed by hand"), rows)
+                if rows
+                else ["Nothing was changed by hand."]
+            ),
+        ]
+        text = "\n".join(lines).replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+        return f'"""{text}\n"""'
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    every = (head, tuple("-" * width for width in widths), *rows)
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in every]

@@ -1,0 +1,228 @@
+"""Interventions as lines of Python, and as JSON. Pure functions; the model is only looked at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from torch.nn.modules.dropout import _DropoutNd
+
+from nbdebug.records.commands import Changes, Clip, ClipMode, Reinitialize, SetKnobs
+from nbdebug.records.runs import Change, Intervention, OutsideEdit, Reseed
+from nbdebug.training import initialization
+from nbdebug.training.initialization import Draw, Function, Operation, Reset, Zero
+from nbdebug.training.knobs import Knobs
+from nbdebug.training.modules import Model
+
+WIDTH = 100
+MANY = 3
+
+
+def words(change: Change) -> str:
+    """What was done, in a few words."""
+    match change:
+        case SetKnobs(changes):
+            return str(changes)
+        case Reinitialize():
+            of = f" of {', '.join(change.layers)}" if change.layers else ""
+            kept = ", optimizer state kept" if change.keep_optimizer_state else ""
+            return f"init {change.scheme}{of}, seed {change.seed}{kept}"
+        case Reseed(seed):
+            return f"seed {seed}"
+        case OutsideEdit(what):
+            return what
+
+
+def interventions_json(interventions: Sequence[Intervention]) -> str:
+    """The history as JSON: a list, an object for each intervention, in their order."""
+    return json.dumps([_plain(made) for made in interventions], indent=2, ensure_ascii=False) + "\n"
+
+
+def _plain(made: Intervention) -> dict[str, Any]:
+    return {"run": made.run, "step": made.step, "epoch": made.epoch, **_plain_change(made.change)}
+
+
+def _plain_change(change: Change) -> dict[str, Any]:
+    match change:
+        case SetKnobs(changes):
+            found: dict[str, Any] = {"kind": "set"}
+            if changes.lr is not None:
+                found["lr"] = dict(changes.lr) if isinstance(changes.lr, Mapping) else changes.lr
+            if changes.clip is not None:
+                off = changes.clip.mode is ClipMode.OFF
+                found["clip"] = {
+                    "mode": str(changes.clip.mode),
+                    **({} if off else {"threshold": changes.clip.threshold}),
+                }
+            if changes.dropout is not None:
+                found["dropout"] = dict(changes.dropout) if isinstance(changes.dropout, Mapping) else changes.dropout
+            return found
+        case Reinitialize():
+            return {
+                "kind": "reinitialize",
+                "scheme": str(change.scheme),
+                "seed": change.seed,
+                "layers": list(change.layers),
+                "keep_optimizer_state": change.keep_optimizer_state,
+            }
+        case Reseed(seed):
+            return {"kind": "seed", "seed": seed}
+        case OutsideEdit(what):
+            return {"kind": "edited by hand", "what": what}
+
+
+class Writer:
+    """Writes interventions as Python.
+
+    ``simple_rate`` is the expression of the only, unscheduled parameter group, empty where there is more to it;
+    ``clips`` the ways of clipping that the script knows; ``states`` the number of each kept random state by the index
+    of its intervention.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        knobs: Knobs,
+        *,
+        simple_rate: str,
+        clips: Sequence[ClipMode],
+        states: Mapping[int, int],
+        sources: bool,
+        cuda: bool,
+    ) -> None:
+        self._model = model
+        self._knobs = knobs
+        self._simple_rate = simple_rate
+        self._clips = clips
+        self._states = states
+        self._sources = sources
+        self._cuda = cuda
+
+    def function(self, interventions: Sequence[Intervention], arguments: Sequence[str]) -> str:
+        """The function ``intervene``, which makes each change at its place."""
+        lines = [
+            f"def intervene(step, epoch{''.join(f', {name}' for name in arguments)}):",
+            '    """What was changed by hand after so many steps, so many epochs being finished."""',
+        ]
+        for (step, epoch), group in groupby(enumerate(interventions), key=lambda pair: (pair[1].step, pair[1].epoch)):
+            body = [line for index, made in group for line in self._commented(index, made)]
+            if body:
+                lines += [f"    if step == {step} and epoch == {epoch}:", *(f"        {line}" for line in body)]
+        return "\n".join(lines)
+
+    def change(self, index: int, change: Change) -> list[str]:
+        """The lines of one change; none where it has no effect."""
+        match change:
+            case SetKnobs(changes):
+                return self._set(changes)
+            case Reinitialize():
+                return self._reinitialize(change)
+            case Reseed(seed):
+                return self._reseed(index, seed)
+            case OutsideEdit():
+                raise ValueError("a change by hand can't be written")
+
+    def clip(self, clip: Clip) -> list[str]:
+        """Lines that put a clipping rule in force."""
+        return [f"updates.clip_{mode} = {clip.threshold if clip.mode is mode else None!r}" for mode in self._clips]
+
+    def dropout(self, values: Mapping[str, float]) -> list[str]:
+        """Lines that set dropout probabilities by layer."""
+        lines = []
+        by_value: dict[tuple[str, float], list[str]] = {}
+        for name, p in values.items():
+            attribute = "p" if isinstance(self._knobs.dropout_layers[name], _DropoutNd) else "dropout"
+            by_value.setdefault((attribute, float(p)), []).append(name)
+        for (attribute, p), names in by_value.items():
+            if len(names) > MANY:
+                lines += [*wrapped("for name in [", map(repr, names), "]:"), f"    modules[name].{attribute} = {p!r}"]
+            else:
+                lines += [f"modules[{name!r}].{attribute} = {p!r}" for name in names]
+        return lines
+
+    def _commented(self, index: int, made: Intervention) -> list[str]:
+        body = self.change(index, made.change)
+        return [f"# {one_line(made.run)}: {one_line(words(made.change))}", *body] if body else []
+
+    def _set(self, changes: Changes) -> list[str]:
+        lines = [] if changes.lr is None else self._rates(changes.lr)
+        if changes.clip is not None:
+            lines += self.clip(changes.clip)
+        if changes.dropout is not None:
+            chosen = changes.dropout
+            lines += self.dropout(
+                chosen if isinstance(chosen, Mapping) else dict.fromkeys(self._knobs.dropout_layers, chosen)
+            )
+        return lines
+
+    def _rates(self, lr: float | Mapping[str, float]) -> list[str]:
+        if self._simple_rate:
+            value = next(iter(lr.values())) if isinstance(lr, Mapping) else lr
+            return [f'{self._simple_rate}["lr"] = {value!r}']
+        if not isinstance(lr, Mapping):
+            return [f"set_lr(rates, {lr!r})"]
+        indices = {group.name: index for index, group in enumerate(self._knobs.groups)}
+        return [f"rates[{indices[str(name)]}].ask({value!r})  # {one_line(str(name))}" for name, value in lr.items()]
+
+    def _reinitialize(self, command: Reinitialize) -> list[str]:
+        planned = initialization.plan(self._model, command.scheme, command.layers)
+        if not planned.operations:
+            return []
+        kept = "" if self._cuda else "devices=[]"
+        lines = [
+            f"with torch.random.fork_rng({kept}), torch.no_grad():",
+            f"    torch.manual_seed({command.seed})",
+            *(f"    {line}" for operation in planned.operations for line in _operation(operation)),
+        ]
+        if not command.keep_optimizer_state:
+            lines += wrapped("forget(optimizers, [", (_parameter(*name) for name in planned.names), "])")
+        return lines
+
+    def _reseed(self, index: int, seed: int) -> list[str]:
+        if index in self._states:
+            return [f"set_random_state(random_states[{self._states[index]}])"]
+        lines = [f"seed_all({seed})", f"seed_generators(sources, {seed})", "batches.begin_anew(batches.seen)"]
+        return [line for line in (*lines, f"seed_all({seed})") if self._sources or "sources" not in line]
+
+
+def _operation(operation: Operation) -> list[str]:
+    match operation:
+        case Zero(layer, name):
+            return [f"nn.init.zeros_({_parameter(layer, name)})"]
+        case Reset(layer, method, kept):
+            before = [f"kept = [{', '.join(f'{_parameter(layer, name)}.clone()' for name in kept)}]"] if kept else []
+            after = [f"{_parameter(layer, name)}.copy_(kept[{index}])" for index, name in enumerate(kept)]
+            return [*before, f"modules[{layer!r}].{method}()", *after]
+        case Draw(layer, name, function, blocks, transposed, copied):
+            whole = _parameter(layer, name)
+            if blocks == 1:
+                return [_draw(whole, function, transposed=transposed, copied=copied)]
+            drawn = _draw("block", function, transposed=transposed, copied=copied)
+            return [f"for block in {whole}.chunk({blocks}):", f"    {drawn}"]
+
+
+def _draw(target: str, function: Function, *, transposed: bool, copied: bool) -> str:
+    target += ".transpose(0, 1)" if transposed else ""
+    options = f", nonlinearity={function.nonlinearity!r}" if function.nonlinearity else ""
+    if copied:
+        return f"{target}.copy_(nn.init.{function.name}({target}.contiguous(){options}))"
+    return f"nn.init.{function.name}({target}{options})"
+
+
+def _parameter(layer: str, name: str) -> str:
+    plain = all(part.isidentifier() for part in name.split("."))
+    return f"modules[{layer!r}].{name}" if plain else f"modules[{layer!r}].get_parameter({name!r})"
+
+
+def wrapped(head: str, items: Iterable[str], tail: str) -> list[str]:
+    """A list on one line where it fits, else an item a line."""
+    parts = list(items)
+    line = head + ", ".join(parts) + tail
+    return [line] if len(line) <= WIDTH - 8 else [head, *(f"    {part}," for part in parts), tail]
+
+
+def one_line(text: str) -> str:
+    """Text that can stand in a comment."""
+    return " ".join(text.split())

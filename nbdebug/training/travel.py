@@ -1,0 +1,214 @@
+"""Going back in time: reruns, rewinds, checkouts. Each finds the place, the snapshot before it, and sets out.
+
+Training thread only. Where steps have to be repeated on the way, the session does so between commands (see
+:mod:`nbdebug.training.journey`), and the rest of the command is done on arrival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from nbdebug.records.commands import Changes, Checkout, Replicate, Rerun, Rewind, SetKnobs, StartPoint
+from nbdebug.records.errors import CommandError, FileFormatError, collect
+from nbdebug.records.runs import Intervention, Mark, Reseed, RunKind
+from nbdebug.records.snapshots import Reason
+from nbdebug.records.status import State
+from nbdebug.training import snapshot_file, snapshots
+from nbdebug.training.journey import Journey
+from nbdebug.training.timeline import Place
+
+if TYPE_CHECKING:
+    from nbdebug.training.session import Session
+
+
+class Traveller:
+    """Commands that go back, on a session. Each returns its outcome's text, or ``None`` when it will come later."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def rerun(self, command: Rerun) -> str | None:
+        """Back to a start, changes made, training on a branch."""
+        session = self._session
+        place = self._start_of(command.start)
+        self._refuse_mistakes(command.changes)
+        present = session.knobs.all_asked()
+        epochs, steps = command.epochs, command.steps
+        if epochs is None and steps is None:
+            steps = session.loop.step - place.step
+            if steps < 1:
+                raise CommandError("say how long: rerun(epochs=1) or rerun(steps=200); the start is where the model is")
+
+        def arrive() -> str:
+            changes = session.knobs.difference(present) if command.keep_knobs else command.changes
+            if not (changes == Changes() and self._is_fresh_branch() and command.seed is None):
+                self._branch(changes, command.seed)
+            session.set_goal(epochs, steps)
+            session.begin()
+            session.become(State.RUNNING)
+            run = session.timeline.runs[session.timeline.current]
+            return f"{run.shown!r} from step {run.step:,} of {run.parent!r}"
+
+        return self._go(place, arrive)
+
+    def replicate(self, command: Replicate) -> str | None:
+        """The course of one of two runs again, from where they parted, unrecorded as a run of its own kind."""
+        session, timeline = self._session, self._session.timeline
+        place, course = timeline.parting(*command.runs, command.follow)
+        if command.seed is not None:
+            course = [made for made in course if not isinstance(made.change, Reseed)]
+
+        def arrive() -> str:
+            session.course.branch(f"{command.follow} again", kind=RunKind.NOISE, seed=command.seed)
+            if command.seed is not None:
+                session.course.reseed(command.seed)
+            session.follow(course)
+            session.set_goal(None, command.last_step - session.loop.step)
+            session.begin()
+            session.become(State.RUNNING)
+            return timeline.current
+
+        return self._go(place, arrive)
+
+    def rewind(self, command: Rewind) -> str | None:
+        """Back to a step, and pause there."""
+        session = self._session
+        place = session.timeline.at_step(command.step)
+        self._refuse_mistakes(command.changes)
+        start = session.course.way_to(place)
+
+        def arrive() -> str:
+            session.become(State.PAUSED)
+            if command.changes:
+                self._branch(command.changes, None)
+            steps = place.step - start.place.step
+            way = f", {steps:,} step{'s' if steps > 1 else ''} repeated" if steps else ""
+            return f"at step {session.loop.step:,} of {session.timeline.current!r}{way}; {self._knobs_in_force()}"
+
+        return self._go(place, arrive)
+
+    def checkout(self, command: Checkout) -> str | None:
+        """The end of a run, a snapshot, or a file."""
+        session = self._session
+        if command.path:
+            return self._open(command.path)
+        place = self._place_of(command)
+        if place == session.timeline.here:
+            return f"the model holds {place.run!r} at step {place.step:,} already"
+
+        def arrive() -> str:
+            session.set_goal(None, None)
+            session.become(State.IDLE, f"checked out {session.timeline.runs[place.run].shown}")
+            return f"the model holds {place.run!r} at step {session.loop.step:,}"
+
+        return self._go(place, arrive)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _go(self, place: Place, arrive: Callable[[], str]) -> str | None:
+        """Leave for a place; if that fails on the way, the model is put back where it was."""
+        session, course = self._session, self._session.course
+        if session.at_rest:
+            course.notice_edits()
+        if place == course.timeline.here:
+            if session.state is State.RUNNING:
+                session.become(State.PAUSED)
+            return arrive()
+        start = course.way_to(place)
+        tip = course.shelf.at(course.timeline.here) or course.take_or_refuse(Reason.LEFT)
+        if course.shelf.nearest(course.timeline.lineage(place)) is not start:
+            start = course.way_to(place)
+        return session.travel(Journey(session, start, place, tip, arrive))
+
+    def _start_of(self, start: StartPoint | int | str) -> Place:
+        session = self._session
+        if isinstance(start, StartPoint):
+            return session.timeline.start_of(start)
+        if isinstance(start, int):
+            return session.timeline.at_step(start)
+        return session.course.shelf.named(start).place
+
+    def _place_of(self, command: Checkout) -> Place:
+        session = self._session
+        if command.snapshot:
+            return session.course.shelf.named(command.snapshot).place
+        return session.timeline.lines[session.timeline.named(command.run)].tip
+
+    def _refuse_mistakes(self, changes: Changes) -> None:
+        knobs = self._session.knobs
+        knobs.refresh()
+        mistakes = knobs.mistakes(changes)
+        if mistakes:
+            raise collect(mistakes)
+
+    def _is_fresh_branch(self) -> bool:
+        """Whether the model stands at the very beginning of a branch made by a change, which can go on as it is."""
+        return self._session.timeline.is_unstarted_branch()
+
+    def _branch(self, changes: Changes, seed: int | None) -> None:
+        """A branch with its first changes."""
+        session, course = self._session, self._session.course
+        if changes and self._is_fresh_branch() and seed is None:
+            session.knobs.apply(changes)
+            course.intervene(SetKnobs(changes), str(changes))
+            return
+        run = course.branch(str(changes), seed=seed)
+        if seed is not None:
+            course.reseed(seed)
+            course.intervene(Reseed(seed), f"seed {seed}")
+        if changes:
+            session.knobs.apply(changes)
+            course.intervene(SetKnobs(changes), str(changes))
+        elif seed is None:
+            session.recorder.mark(Mark(run.name, run.step, "rerun"))
+
+    def _knobs_in_force(self) -> str:
+        """Each knob's value and where it comes from."""
+        session = self._session
+        knobs, origins = session.knobs, session.timeline.origins(session.timeline.here)
+        values = {
+            "lr": f"lr {knobs.groups[0].in_force:g}" if knobs.groups else "",
+            "clip": str(Changes(clip=knobs.clip)),
+        }
+        if knobs.dropout is not None:
+            values["dropout"] = f"dropout {knobs.dropout:g}"
+        return "in force " + ", ".join(f"{text} ({origins[knob]})" for knob, text in values.items() if text)
+
+    def _open(self, path: str) -> str:
+        """Go on from a snapshot in a file."""
+        session, course = self._session, self._session.course
+        snapshot, about = snapshot_file.read(path)
+        unlike = snapshots.unlike(snapshot, session.model, session.trainer)
+        if unlike:
+            raise CommandError(
+                f"{path} holds another architecture or optimizer, nothing is changed:\n" + "\n".join(unlike)
+            )
+        tip = None
+        if course.timeline.started:
+            if session.at_rest:
+                course.notice_edits()
+            tip = course.shelf.at(course.timeline.here) or course.take_or_refuse(Reason.LEFT)
+        before = session.snapshot() if tip is None else tip.load()
+        try:
+            session.restore(snapshot)
+        except Exception as error:  # a loader without these batches, state_dict code of the user's
+            session.restore(before)
+            if isinstance(error, (CommandError, FileFormatError)):
+                raise
+            raise CommandError(f"could not go on from {path}, nothing is changed: {error}") from error
+        run = course.plant(str(about.get("run", "file")))
+        course.take(Reason.START)
+        session.set_goal(None, None)
+        session.become(State.IDLE, f"checked out {path}")
+        return f"{run.name!r} goes on from {path}, step {session.loop.step:,}"
+
+
+def due_at(course: Sequence[Intervention], step: int, epoch: int) -> list[Intervention]:
+    """The first of these that are due after so many steps and epochs."""
+    due = []
+    for made in course:
+        if (made.step, made.epoch) > (step, epoch):
+            break
+        due.append(made)
+    return due
