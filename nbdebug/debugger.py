@@ -124,7 +124,7 @@ class Debugger:
             raise collect(mistakes)
         self._model: Model = model
         store, trouble = debugger_places.open_store(journal, self._report_journal_trouble)
-        self._journal = Journal(store) if store else Journal()
+        self._journal = Journal(store)
         self._governor = Governor(budget)
         self._folder = debugger_places.SnapshotFolder(snapshot_folder, store)
         shelf = Shelf(
@@ -218,7 +218,7 @@ class Debugger:
         self._session.close()
         self._folder.remove_if_empty()
         self._dashboard.close()
-        getattr(self._journal, "close", lambda: None)()  # TEMPORARY
+        self._journal.close()
 
     # -- changing -----------------------------------------------------------------------------------------------
 

@@ -122,7 +122,7 @@ class Comparer:
             name = self._repeat(plan, follow, seed, last_step, hold)
             return curves(self.journal, name, plan.place.step, last_step)
 
-        parent = curves(self.journal, plan.parent, plan.place.step, plan.last_step)
+        parent: Curves = curves(self.journal, plan.parent, plan.place.step, plan.last_step)
         run = curves(self.journal, plan.run, plan.place.step, plan.last_step)
         if TRAIN_LOSS not in parent:
             parent = rerun(plan.parent, None)

@@ -5,13 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from nbdebug.records.errors import CommandError
-from nbdebug.records.runs import Intervention, Reseed
+from nbdebug.records.runs import Intervention
 from nbdebug.records.snapshots import Reason
-from nbdebug.training import rng
-try:
-    from nbdebug.training import script as script_file
-except ImportError:
-    script_file = None  # TEMPORARY
+from nbdebug.training import script as script_file
 from nbdebug.training.rng import RandomState
 from nbdebug.training.session import Session
 from nbdebug.training.snapshots import Snapshot
@@ -35,7 +31,7 @@ def script(session: Session, path: Path, run: str | None = None) -> Path:
         interventions=course,
         end_step=tip.step,
         end_epoch=tip.epoch,
-        reseeded=_reseeded(session, course),
+        reseeded=_adopted(session, course),
         run=timeline.lines[name].run.shown,
     )
     return written
@@ -57,34 +53,11 @@ def _start(session: Session, run: str) -> Snapshot:
     return kept.load()
 
 
-def _reseeded(session: Session, course: list[Intervention]) -> dict[int, RandomState]:
-    """By index, the random states that went into force; a rerun's seed counts where it alone decides the batches."""
-    states: dict[int, RandomState] = {}
-    kept = {id(m): s for line in session.timeline.lines.values() for m, s in _states(line.interventions, line.random)}
-    for index, made in enumerate(course):
-        if not isinstance(made.change, Reseed):
-            continue
-        if id(made) in kept:
-            states[index] = kept[id(made)]
-            continue
-        if session.loop.cursor.has_own_randomness or not _at_an_epochs_start(session, made):
-            raise CommandError(
-                f"the seed {made.change.seed} at step {made.step:,} also changed the order of the data in a way that a "
-                "script can't repeat; rerun from an epoch's start, with a loader that draws from torch's own generator"
-            )
-        with rng.preserved():
-            rng.reseed(made.change.seed)
-            states[index] = RandomState.capture()
-    return states
-
-
-def _states(
-    interventions: list[Intervention], random: dict[int, RandomState]
-) -> list[tuple[Intervention, RandomState]]:
-    return [(interventions[index], state) for index, state in random.items()]
-
-
-def _at_an_epochs_start(session: Session, made: Intervention) -> bool:
-    timeline = session.timeline
-    ends = {end for line in timeline.lines.values() for end in line.epoch_ends}
-    return made.step == 0 or made.step in ends
+def _adopted(session: Session, course: list[Intervention]) -> dict[int, RandomState]:
+    """By index in the course, the random states that a seed set from outside put into force."""
+    known = {
+        id(line.interventions[index]): state
+        for line in session.timeline.lines.values()
+        for index, state in line.random.items()
+    }
+    return {index: known[id(made)] for index, made in enumerate(course) if id(made) in known}

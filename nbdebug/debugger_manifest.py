@@ -14,11 +14,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-try:
-    from nbdebug.journal import provenance
-except ImportError:  # TEMPORARY
-    class provenance:
-        versions = staticmethod(dict); git_facts = staticmethod(lambda f: {}); cell_sources = staticmethod(lambda m: {})
+from nbdebug.journal import provenance
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Run
 from nbdebug.training.knobs import Knobs

@@ -15,6 +15,7 @@ ran: pytest.StashKey[set[str]] = pytest.StashKey()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.setdefault("NBDEBUG_JOURNAL", "off")  # tests of the journal say where theirs goes
     config.stash[ran] = set()
 
 

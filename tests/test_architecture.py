@@ -16,8 +16,8 @@ from nbdebug.records.signals import Signal
 
 PACKAGE = Path(__file__).resolve().parents[1] / "nbdebug"
 PUBLIC = [
-    "ClipMode", "ClosedError", "CommandError", "ConfigurationError", "Debugger", "InitScheme", "NbdebugError", "State",
-    "Trainer",
+    "ClipMode", "ClosedError", "CommandError", "ConfigurationError", "Debugger", "FileFormatError", "InitScheme",
+    "Journal", "NbdebugError", "State", "Trainer", "Verdict",
 ]  # fmt: skip
 
 

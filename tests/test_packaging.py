@@ -17,9 +17,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ASKED = [*PROJECT["dependencies"], *itertools.chain(*PROJECT["optional-dependencies"].values())]
 
 
-def test_it_needs_these_five_and_nothing_else() -> None:
+def test_it_needs_these_six_and_nothing_else() -> None:
     names = [re.match(r"[\w-]+", requirement)[0] for requirement in PROJECT["dependencies"]]
-    assert sorted(names) == ["anywidget", "ipywidgets", "numpy", "plotly", "torch"]
+    assert sorted(names) == ["anywidget", "ipywidgets", "numpy", "plotly", "safetensors", "torch"]
 
 
 def test_a_requirement_has_a_lower_bound_and_no_upper_one() -> None:

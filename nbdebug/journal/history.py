@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nbdebug.journal.journal import Journal, RunRecord
+from nbdebug.journal.journal import RunRecord
 from nbdebug.journal.series import Thinned
 from nbdebug.records.frames import Activations, Floats, GradientFlow, GradientState
+from nbdebug.records.runs import Run
 from nbdebug.records.signals import Series, Signal
+
+T = TypeVar("T")
 
 
 class Values(NamedTuple):
@@ -55,6 +58,20 @@ MEANING: dict[Signal, str] = {
 }
 
 
+class Recorded(Protocol):
+    """What a history reads from: a journal in memory, or one that follows a file."""
+
+    @property
+    def runs(self) -> Mapping[str, Run]:
+        """All runs by name."""
+
+    def lineage(self, run: str) -> list[tuple[str, int | None]]:
+        """The runs that led to this one, each with its last step that counts."""
+
+    def read(self, run: str, look: Callable[[RunRecord], T]) -> T:
+        """Look at a run's record."""
+
+
 class History(Mapping[str, "Values | Histograms"]):
     """What was recorded of the run that the model now holds, back to the first step, parents included.
 
@@ -63,7 +80,7 @@ class History(Mapping[str, "Values | Histograms"]):
     names all. Curves are exact up to 8,192 steps; longer ones keep the extremes of every stretch.
     """
 
-    def __init__(self, journal: Journal, run: Callable[[], str], *, inherited: bool = True) -> None:
+    def __init__(self, journal: Recorded, run: Callable[[], str], *, inherited: bool = True) -> None:
         self._journal = journal
         self._run = run
         self._inherited = inherited

@@ -5,45 +5,30 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from nbdebug.journal.series import Curve, Smoothed, Thinned
+from nbdebug.journal.pending import Entry, RunBegun, RunDeleted, RunEdited, SnapshotsTaken
+from nbdebug.journal.samples import SampleKind, Samples, latter, peaks
+from nbdebug.journal.series import TRAIN_LOSS, VAL_LOSS, Curve, Smoothed, Thinned
+from nbdebug.journal.store import Store
 from nbdebug.records.commands import Outcome
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.findings import Finding
 from nbdebug.records.frames import Activations, Frame, GradientFlow
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Mark, Run
-from nbdebug.records.signals import Series, Signal, Split
+from nbdebug.records.signals import Series, Signal
 from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.view import Points, RunView
 
-TRAIN_LOSS = Series(Signal.LOSS, split=Split.TRAIN)
-VAL_LOSS = Series(Signal.LOSS, split=Split.VAL)
 MAX_OUTCOMES = 10_000
 MAX_COMPARISONS = 100
 NO_POINTS = Points(np.zeros(0, dtype=np.int64), np.zeros(0))
 T = TypeVar("T")
-
-
-def _peaks(older: GradientFlow, newer: GradientFlow) -> GradientFlow:
-    """The larger of each; NaN stays NaN. A model that changed its layers has nothing to compare."""
-    if older.layers != newer.layers:
-        return newer
-    return replace(
-        newer,
-        mean=np.maximum(older.mean, newer.mean),
-        max=np.maximum(older.max, newer.max),
-        clipped_mean=np.maximum(older.clipped_mean, newer.clipped_mean),
-        clipped_max=np.maximum(older.clipped_max, newer.clipped_max),
-    )
-
-
-def _newer(older: Activations, newer: Activations) -> Activations:
-    return newer
 
 
 @dataclass
@@ -53,16 +38,20 @@ class RunRecord:
     run: Run
     curves: dict[Series, Curve] = field(default_factory=dict)
     smooth: Smoothed = field(default_factory=Smoothed)
-    gradients: Thinned[GradientFlow] = field(default_factory=lambda: Thinned(_peaks))
-    activations: Thinned[Activations] = field(default_factory=lambda: Thinned(_newer, 128))
+    gradients: Thinned[GradientFlow] = field(default_factory=lambda: Thinned(peaks))
+    activations: Thinned[Activations] = field(default_factory=lambda: Thinned(latter, 128))
     interventions: list[Intervention] = field(default_factory=list)
     last_step: int = 0
 
 
 class Journal:
-    """Runs with their curves, outcomes, findings and marks. ``version`` changes with every entry."""
+    """Runs with their curves, outcomes, findings and marks. ``version`` changes with every entry.
 
-    def __init__(self) -> None:
+    With a ``store``, all of it goes to a file as well. What runs are made of is in the file when the method returns;
+    the rest follows within a second, and nobody waits for it.
+    """
+
+    def __init__(self, store: Store | None = None) -> None:
         self.version = 0
         self._lock = threading.RLock()
         self._runs: dict[str, RunRecord] = {}
@@ -72,52 +61,67 @@ class Journal:
         self._manifests: dict[str, Manifest] = {}
         self._comparisons: deque[Comparison] = deque(maxlen=MAX_COMPARISONS)
         self.snapshots: tuple[SnapshotInfo, ...] = ()
+        self._store = store
+        if store is not None:
+            store.attach(self._samples)
+
+    @property
+    def path(self) -> Path | None:
+        """The file that all goes to, ``None`` for memory only."""
+        return self._store.path if self._store is not None else None
+
+    def close(self) -> None:
+        """Write what is not yet in the file, and let go of it; the journal in memory stays. Safe to call twice."""
+        if self._store is not None:
+            self._store.close()
 
     def begin_run(self, run: Run, replaces: str = "") -> None:
         """A run exists from now on, in the place of another that had no steps yet where one is named."""
         with self._lock:
             if replaces:
-                del self._runs[replaces]
-                self._marks = deque((m for m in self._marks if m.run != replaces), maxlen=MAX_OUTCOMES)
+                self._forget(replaces)
             self._runs[run.name] = RunRecord(run, last_step=run.step)
-            self.version += 1
+            self._keep(RunBegun(run, replaces))
+        self._sync()
 
     def edit_run(self, run: Run) -> None:
         """A run of that name got another title, note, pin or caveat."""
         with self._lock:
             self._runs[run.name].run = run
-            self.version += 1
+            self._keep(RunEdited(run))
+        self._sync()
 
     def delete_run(self, name: str) -> None:
-        """Forget a run, its marks with it."""
+        """Forget a run, its marks and its manifest with it."""
         with self._lock:
-            del self._runs[name]
-            self._marks = deque((m for m in self._marks if m.run != name), maxlen=MAX_OUTCOMES)
-            self.version += 1
+            self._forget(name)
+            self._keep(RunDeleted(name))
+        self._sync()
 
     def record_intervention(self, intervention: Intervention) -> None:
         """Keep what changed a run's course."""
         with self._lock:
             self._runs[intervention.run].interventions.append(intervention)
-            self.version += 1
+            self._keep(intervention)
 
     def record_snapshots(self, snapshots: tuple[SnapshotInfo, ...]) -> None:
         """Take note of all snapshots that there are now."""
         with self._lock:
             self.snapshots = snapshots
-            self.version += 1
+            self._keep(SnapshotsTaken(snapshots))
 
     def record_manifest(self, manifest: Manifest) -> None:
         """Keep what a run is made of."""
         with self._lock:
             self._manifests[manifest.run] = manifest
-            self.version += 1
+            self._keep(manifest)
+        self._sync()
 
     def record_comparison(self, comparison: Comparison) -> None:
         """Keep a comparison; the latest is drawn."""
         with self._lock:
             self._comparisons.append(comparison)
-            self.version += 1
+            self._keep(comparison)
 
     @property
     def manifests(self) -> dict[str, Manifest]:
@@ -140,37 +144,40 @@ class Journal:
         """Take in a frame; steps of a run only grow."""
         with self._lock:
             kept = self._runs[frame.run]
+            smooth = None
             for series, value in frame.scalars:
                 curve = kept.curves.get(series)
                 if curve is None:
                     curve = kept.curves[series] = Curve()
                 curve.append(frame.step, value)
                 if series == TRAIN_LOSS:
-                    kept.smooth.append(frame.step, value)
+                    smooth = kept.smooth.append(frame.step, value)
             if frame.gradients is not None:
                 kept.gradients.append(frame.step, frame.gradients)
             if frame.activations is not None:
                 kept.activations.append(frame.step, frame.activations)
             kept.last_step = frame.step
             self.version += 1
+            if self._store is not None:
+                self._store.record(frame, smooth)
 
     def record_outcome(self, outcome: Outcome) -> None:
         """Keep what became of a command."""
         with self._lock:
             self._outcomes.append(outcome)
-            self.version += 1
+            self._keep(outcome)
 
     def record_finding(self, finding: Finding) -> None:
         """Keep a finding."""
         with self._lock:
             self._findings.append(finding)
-            self.version += 1
+            self._keep(finding)
 
     def mark(self, mark: Mark) -> None:
         """Mark an intervention on the curves."""
         with self._lock:
             self._marks.append(mark)
-            self.version += 1
+            self._keep(mark)
 
     @property
     def runs(self) -> dict[str, Run]:
@@ -223,6 +230,50 @@ class Journal:
         """Every run as drawn, oldest first, with at most about ``max_points`` points a curve."""
         with self._lock:
             return tuple(_run_view(kept, max_points) for kept in self._runs.values())
+
+    def extend(self, run: str, series: Series, points: Points, *, smooth: bool = False) -> None:
+        """Add many values to a curve at once, such as from a file; ``smooth`` means the smoothed training loss."""
+        with self._lock:
+            kept = self._runs[run]
+            curve = kept.smooth.curve if smooth else kept.curves.setdefault(series, Curve())
+            curve.extend(points.steps, points.values)
+            self.version += 1
+
+    def reach(self, run: str, step: int) -> None:
+        """A run came as far as ``step``, says a file."""
+        with self._lock:
+            self._runs[run].last_step = step
+
+    def replace_samples(self, samples: Samples) -> None:
+        """Take over a run's layer records, such as from a file."""
+        with self._lock:
+            kept = self._runs[samples.run]
+            thinned: Thinned[Any] = kept.gradients if samples.kind is SampleKind.GRADIENTS else kept.activations
+            thinned.replace(samples.steps, samples.records, samples.latest, samples.latest_step)
+            self.version += 1
+
+    def _samples(self, run: str) -> list[Samples]:
+        with self._lock:
+            kept = self._runs.get(run)
+            if kept is None:
+                return []
+            both = ((SampleKind.GRADIENTS, kept.gradients), (SampleKind.ACTIVATIONS, kept.activations))
+            return [Samples.of(run, kind, thinned) for kind, thinned in both if thinned.latest is not None]
+
+    def _forget(self, run: str) -> None:
+        del self._runs[run]
+        self._manifests.pop(run, None)
+        self._marks = deque((mark for mark in self._marks if mark.run != run), maxlen=MAX_OUTCOMES)
+
+    def _keep(self, entry: Entry) -> None:
+        self.version += 1
+        if self._store is not None:
+            self._store.put(entry)
+
+    def _sync(self) -> None:
+        """Not under the lock: the writer may need it to come to an end."""
+        if self._store is not None:
+            self._store.sync()
 
     def _latest(self, run: str, look: Callable[[RunRecord], tuple[T | None, int]]) -> tuple[T | None, int]:
         with self._lock:

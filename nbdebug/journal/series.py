@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from nbdebug.records.frames import Floats
+from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.records.view import Points
 
 CAPACITY = 8_192
+TRAIN_LOSS = Series(Signal.LOSS, split=Split.TRAIN)
+VAL_LOSS = Series(Signal.LOSS, split=Split.VAL)
 
 
 class Curve:
@@ -24,10 +29,10 @@ class Curve:
     jump between refreshes.
     """
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, capacity: int = CAPACITY, width: int = 1) -> None:
         self._capacity = capacity
         self._size = 0
-        self.width = 1
+        self.width = width
         self._bucket = np.zeros(64, dtype=np.int64)
         self._low_step = np.zeros(64, dtype=np.int64)
         self._low = np.zeros(64)
@@ -59,6 +64,25 @@ class Curve:
         if self._high_step[at] < 0 or value > self._high[at]:
             self._high_step[at], self._high[at] = step, value
 
+    def extend(self, steps: NDArray[np.int64], values: Floats) -> None:
+        """Record many values at once, of growing steps: the same as one after the other, and much faster."""
+        for start in range(0, len(steps), 4 * self._capacity):
+            part = slice(start, start + 4 * self._capacity)
+            self._extend(steps[part], values[part])
+
+    def _extend(self, steps: NDArray[np.int64], values: Floats) -> None:
+        self.last_step, self.last_value = int(steps[-1]), float(values[-1])
+        self._emitted.clear()
+        n, finite = self._size, np.isfinite(values)
+        finite_step, odd_step = np.where(finite, steps, -1), np.where(finite, -1, steps)
+        more = (steps // self.width, finite_step, values, finite_step, values, odd_step, values)
+        for name, column in zip(_ARRAYS, more, strict=True):
+            setattr(self, name, np.concatenate([getattr(self, name)[:n], column]))
+        self._size = n + len(steps)
+        self._join_equal_buckets()
+        while self._size > self._capacity:
+            self._merge()
+
     def points(self, max_points: int | None = None) -> Points:
         """Steps and values, at most about ``max_points`` of them, in order of steps; the same object until one more."""
         if max_points is not None and self._size <= max_points // 2:
@@ -87,7 +111,7 @@ class Curve:
         return Points(steps[order], values[order])
 
     def _open(self, bucket: int) -> int:
-        if self._size == self._capacity:
+        while self._size >= self._capacity:
             self._merge()
             bucket = self.last_step // self.width
             if self._bucket[self._size - 1] == bucket:
@@ -108,22 +132,25 @@ class Curve:
     def _merge(self) -> None:
         """Double the width, merging the buckets that now fall together."""
         self.width *= 2
+        self._bucket[: self._size] //= 2
+        self._join_equal_buckets()
+
+    def _join_equal_buckets(self) -> None:
         n = self._size
-        buckets = self._bucket[:n] // 2
-        starts = np.flatnonzero(np.r_[True, buckets[1:] != buckets[:-1]])
-        partner = np.minimum(starts + 1, n - 1)
-        has_partner = (partner > starts) & (buckets[partner] == buckets[starts])
-        low = _choose(self._low_step, self._low, starts, partner, has_partner, lambda a, b: b < a)
-        high = _choose(self._high_step, self._high, starts, partner, has_partner, lambda a, b: b > a)
-        odd = _choose(self._odd_step, self._odd, starts, partner, has_partner, lambda a, b: np.zeros(len(a), bool))
+        buckets = self._bucket[:n]
+        new = np.r_[True, buckets[1:] != buckets[:-1]]
+        starts, group = np.flatnonzero(new), np.cumsum(new) - 1
+        low = _first_smallest(np.where(self._low_step[:n] >= 0, self._low[:n], np.inf), starts, group)
+        high = _first_smallest(np.where(self._high_step[:n] >= 0, -self._high[:n], np.inf), starts, group)
+        odd = _first_smallest(np.where(self._odd_step[:n] >= 0, 0.0, 1.0), starts, group)
         size = len(starts)
         self._bucket[:size] = buckets[starts]
-        for steps, values, (new_steps, new_values) in (
+        for steps, values, kept in (
             (self._low_step, self._low, low),
             (self._high_step, self._high, high),
             (self._odd_step, self._odd, odd),
         ):
-            steps[:size], values[:size] = new_steps, new_values
+            steps[:size], values[:size] = steps[kept], values[kept]
         self._size = size
 
     def _copy(self) -> Curve:
@@ -137,13 +164,13 @@ class Curve:
 _ARRAYS = ("_bucket", "_low_step", "_low", "_high_step", "_high", "_odd_step", "_odd")
 
 
-def _choose(
-    steps: Any, values: Any, starts: Any, partner: Any, has_partner: Any, better: Callable[[Any, Any], Any]
-) -> tuple[Any, Any]:
-    """Per merged bucket, the partner's entry where it is the only one or the better one, else the first's."""
-    first, second = values[starts], values[partner]
-    take = has_partner & (steps[partner] >= 0) & ((steps[starts] < 0) | better(first, second))
-    return np.where(take, steps[partner], steps[starts]), np.where(take, second, first)
+def _first_smallest(values: NDArray[np.float64], starts: NDArray[np.intp], group: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Per group, which begins at ``starts``, the index of its smallest value; of equal ones the first."""
+    smallest = np.minimum.reduceat(values, starts)
+    hits = np.flatnonzero(values == smallest[group])
+    of = group[hits]
+    first: NDArray[np.intp] = hits[np.r_[True, of[1:] != of[:-1]]]
+    return first
 
 
 class Smoothed:
@@ -155,13 +182,15 @@ class Smoothed:
         self._weight = 0.0
         self.curve = Curve()
 
-    def append(self, step: int, value: float) -> None:
-        """Take in a value and record the average."""
+    def append(self, step: int, value: float) -> float | None:
+        """Take in a value and record the average, which is returned; ``None`` for a value that is passed over."""
         if not math.isfinite(value):
-            return
+            return None
         self._total = self._total * self._decay + value
         self._weight = self._weight * self._decay + 1.0
-        self.curve.append(step, self._total / self._weight)
+        average = self._total / self._weight
+        self.curve.append(step, average)
+        return average
 
 
 T = TypeVar("T")
@@ -195,6 +224,11 @@ class Thinned(Generic[T]):
             self.steps.append(step)
             self.records.append(record)
         self._count += 1
+
+    def replace(self, steps: list[int], records: list[T], latest: T | None, latest_step: int) -> None:
+        """Take over what was kept elsewhere, such as in a file."""
+        self.steps, self.records = steps, records
+        self.latest, self.latest_step = latest, latest_step
 
     def _halve(self) -> None:
         pairs = zip(self.records[::2], self.records[1::2], strict=True)

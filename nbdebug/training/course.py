@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from nbdebug.training.session import Session
 
 SHARE = 0.012  # of the time, for snapshots every few steps
-CLOSEST_S = 0.2
-SHARE_AT_CHANGES = 0.05
+SHARE_AT_CHANGES = 0.05  # more is spent where one will want to come back to
+WANTED_EVERY_S = 0.5
+WANTED_EVERY_STEPS = 40
 OTHER_BATCHES = "other batches"
 OUT_OF_MEMORY = (MemoryError, RuntimeError)
 
@@ -50,6 +51,7 @@ class Course:
         self._cost_s = 0.0
         self._size_bytes = 0
         self._since_s = 0.0
+        self._since_steps = 0
         self._finish_s = 0.0
         self._at_rest: tuple[snapshots.Fingerprint, Changes] | None = None
         self._complained = False
@@ -78,7 +80,9 @@ class Course:
         if loop.doubt:
             self._mind_the_batch()
         self._since_s += seconds
-        if settled and self._since_s >= max(CLOSEST_S, self._cost_s / SHARE):
+        self._since_steps += 1
+        wanted = self._since_s >= WANTED_EVERY_S or self._since_steps >= WANTED_EVERY_STEPS
+        if settled and wanted and self._since_s >= self._cost_s / SHARE:
             self._take_if_wanted(Reason.SPACED)
 
     def epoch_finished(self, score: float, seconds: float) -> None:
@@ -225,7 +229,7 @@ class Course:
         kept = self.shelf.add(here, snapshot, reason, name=name, pinned=pinned)
         self._size_bytes = snapshot.size_bytes
         self._session.recorder.record_snapshots(self.shelf.infos())
-        self._since_s = 0.0
+        self._rest_from_snapshots()
         took_s = time.perf_counter() - began
         self._cost_s += (took_s - self._cost_s) * (0.3 if self._cost_s else 1.0)
         return kept
@@ -300,7 +304,10 @@ class Course:
     def _take_if_wanted(self, reason: Reason) -> None:
         if self.timeline.lines[self.timeline.current].run.kind is RunKind.TRAINING:
             self.take(reason)
-        self._since_s = 0.0
+        self._rest_from_snapshots()
+
+    def _rest_from_snapshots(self) -> None:
+        self._since_s, self._since_steps = 0.0, 0
 
     def _record(self, change: Change, random: RandomState | None = None) -> None:
         self._session.recorder.record_intervention(self.timeline.intervene(change, random))

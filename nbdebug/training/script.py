@@ -26,7 +26,7 @@ from nbdebug.training import snapshot_file, steps
 from nbdebug.training.knobs import Knobs, RateGroup
 from nbdebug.training.modules import Model, named_modules
 from nbdebug.training.rng import RandomState
-from nbdebug.training.script_changes import Writer, interventions_json, one_line, words, wrapped
+from nbdebug.training.script_changes import Writer, interventions_json, one_line, quoted, words, wrapped
 from nbdebug.training.script_text import assemble
 from nbdebug.training.snapshots import Snapshot
 from nbdebug.training.trainer import Trainer
@@ -65,7 +65,7 @@ def export(
     kept = target.with_name(f"{target.stem}.start.safetensors")
     random = [reseeded[index] for index in sorted(reseeded)]
     snapshot_file.write(start, kept, about={"run": run, "script": target.name, "random": random})
-    text = exporter.text(run, kept, end=(end_step, end_epoch))
+    text = exporter.text(run, target.name, kept, end=(end_step, end_epoch))
     with snapshot_file.appearing(target) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
     return target, kept
@@ -136,6 +136,12 @@ class _Exporter:
     # -- what is needed ---------------------------------------------------------------------------------------------
 
     @property
+    def _used(self) -> list[str]:
+        """What the trainer was given besides the necessary."""
+        given = {name: getattr(self._trainer, name) for name in OPTIONAL}
+        return [name for name, value in given.items() if value is not None and value != {}]
+
+    @property
     def _stateful(self) -> bool:
         return bool(getattr(self._start.data, "states", ()))
 
@@ -165,7 +171,7 @@ class _Exporter:
             return ""
         name = next(iter(self._trainer.optimizers))
         one = not isinstance(self._trainer.optimizer, Mapping)
-        return f"{'optimizer' if one else f'optimizers[{name!r}]'}.param_groups[0]"
+        return f"{'optimizer' if one else f'optimizers[{quoted(name)}]'}.param_groups[0]"
 
     def _features(self, json: str, written: str) -> set[str]:
         trainer, start, kept = self._trainer, self._start, self._start.modules
@@ -186,6 +192,7 @@ class _Exporter:
             "sparse": trainer.step is not None or any(m.sparse for m in modules if isinstance(m, embeddings)),
             "own_state_dict": any(isinstance(each, dict) for each in start.optimizers.values()),
             "sources": self._sources,
+            "device": trainer.device is not None,
             "stateful": self._stateful,
             "midway": bool(start.data.batch),
             "restart": bool(start.data.batch) or self._seeds_anew,
@@ -202,14 +209,14 @@ class _Exporter:
             "rates": self._has_rates,
             "hooks": bool(self._clips) or self._has_factors,
             "tensor_lr": self._has_rate_tensors,
-            **{name: bool(getattr(trainer, name)) for name in ("metrics", "step", "eval_step", "state")},
+            **{name: name in self._used for name in ("metrics", "step", "eval_step", "state")},
         }
         tags = set(re.findall(r'"(\$\w+)":', json))
         return {name for name, present in found.items() if present} | tags
 
     # -- the text ---------------------------------------------------------------------------------------------------
 
-    def text(self, run: str, kept: Path, *, end: tuple[int, int]) -> str:
+    def text(self, run: str, script: str, kept: Path, *, end: tuple[int, int]) -> str:
         """The whole script."""
         with safe_open(kept, framework="pt") as file:
             json = file.metadata()[snapshot_file.KEY]
@@ -237,19 +244,22 @@ class _Exporter:
             "ARGUMENTS": ", ".join(arguments),
             "BATCHES": "batches" if "restart" in features else "train_loader",
         }
-        return f"{self._header(run, kept, end)}\n\n{assemble(written, features, placeholders)}"
+        return f"{self._header(run, script, kept, end)}\n\n{assemble(written, features, placeholders)}"
 
     def _constants(self, kept: Path, end: tuple[int, int]) -> dict[str, str]:
-        trainer = self._trainer
         names = ["model", "optimizer", "loss_fn", "train_loader"]
-        names += [name for name in OPTIONAL if getattr(trainer, name)]
-        rates = (f"dict({', '.join(f'{k}={v!r}' for k, v in each.items())})" for each in self._rate_options())
+        names += self._used
+        rates = (
+            "{" + ", ".join(f"{quoted(name)}: {value!r}" for name, value in each.items()) + "}"
+            for each in self._rate_options()
+        )
         return {
-            "START_FILE": f"START_FILE = Path(__file__).with_name({kept.name!r})",
+            "START_FILE": f"START_FILE = Path(__file__).with_name({quoted(kept.name)})",
             "FIRST": f"FIRST = {(self._start.step, self._start.epoch)}  # steps and whole epochs at the start",
             "LAST": f"LAST = {end}  # and at the end",
-            "NEEDED": "\n".join(wrapped("NEEDED = [", map(repr, names), "]")),
+            "NEEDED": "\n".join(wrapped("NEEDED = [", map(quoted, names), "]")),
             "THREADS": f"THREADS = {torch.get_num_threads()}",
+            "DEVICE": f"DEVICE = {quoted(str(self._trainer.device))}",
             "RATES": "\n".join(wrapped("RATES = [", rates, "]  # of each parameter group")),
         }
 
@@ -273,13 +283,13 @@ class _Exporter:
                 return float(kept[0][group.index]["lr"])
         return group.first_lr
 
-    def _header(self, run: str, kept: Path, end: tuple[int, int]) -> str:
+    def _header(self, run: str, script: str, kept: Path, end: tuple[int, int]) -> str:
         rows = [(f"{made.step:,}", str(made.epoch), one_line(made.run), one_line(words(made.change)))
                 for made in self._interventions]  # fmt: skip
         lines = [
             f"Training that ends in the weights of run {run!r}, bit for bit.",
             "",
-            "    python SCRIPT setup.py --out weights.safetensors",
+            f"    python {script} setup.py --out weights.safetensors",
             "",
             "setup.py is yours: a Python file that makes, under these names, what was given to the Debugger and its",
             "Trainer (see NEEDED below), from the same data. Its weights and random numbers need not be those of the",

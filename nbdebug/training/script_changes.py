@@ -126,7 +126,8 @@ class Writer:
 
     def clip(self, clip: Clip) -> list[str]:
         """Lines that put a clipping rule in force."""
-        return [f"updates.clip_{mode} = {clip.threshold if clip.mode is mode else None!r}" for mode in self._clips]
+        limits = {mode: number(clip.threshold) if clip.mode is mode else "None" for mode in self._clips}
+        return [f"updates.clip_{mode} = {limit}" for mode, limit in limits.items()]
 
     def dropout(self, values: Mapping[str, float]) -> list[str]:
         """Lines that set dropout probabilities by layer."""
@@ -137,9 +138,10 @@ class Writer:
             by_value.setdefault((attribute, float(p)), []).append(name)
         for (attribute, p), names in by_value.items():
             if len(names) > MANY:
-                lines += [*wrapped("for name in [", map(repr, names), "]:"), f"    modules[name].{attribute} = {p!r}"]
+                lines += wrapped("for name in [", map(quoted, names), "]:")
+                lines.append(f"    modules[name].{attribute} = {number(p)}")
             else:
-                lines += [f"modules[{name!r}].{attribute} = {p!r}" for name in names]
+                lines += [f"modules[{quoted(name)}].{attribute} = {number(p)}" for name in names]
         return lines
 
     def _commented(self, index: int, made: Intervention) -> list[str]:
@@ -160,11 +162,14 @@ class Writer:
     def _rates(self, lr: float | Mapping[str, float]) -> list[str]:
         if self._simple_rate:
             value = next(iter(lr.values())) if isinstance(lr, Mapping) else lr
-            return [f'{self._simple_rate}["lr"] = {value!r}']
+            return [f'{self._simple_rate}["lr"] = {number(value)}']
         if not isinstance(lr, Mapping):
-            return [f"set_lr(rates, {lr!r})"]
+            return [f"set_lr(rates, {number(lr)})"]
         indices = {group.name: index for index, group in enumerate(self._knobs.groups)}
-        return [f"rates[{indices[str(name)]}].ask({value!r})  # {one_line(str(name))}" for name, value in lr.items()]
+        return [
+            f"rates[{indices[name]}].ask({number(value)})  # {one_line(name)}"
+            for name, value in ((str(name), value) for name, value in lr.items())
+        ]
 
     def _reinitialize(self, command: Reinitialize) -> list[str]:
         planned = initialization.plan(self._model, command.scheme, command.layers)
@@ -177,7 +182,8 @@ class Writer:
             *(f"    {line}" for operation in planned.operations for line in _operation(operation)),
         ]
         if not command.keep_optimizer_state:
-            lines += wrapped("forget(optimizers, [", (_parameter(*name) for name in planned.names), "])")
+            lines += wrapped("redrawn = [", (_parameter(*name) for name in planned.names), "]")
+            lines.append("forget(optimizers, redrawn)")
         return lines
 
     def _reseed(self, index: int, seed: int) -> list[str]:
@@ -194,7 +200,7 @@ def _operation(operation: Operation) -> list[str]:
         case Reset(layer, method, kept):
             before = [f"kept = [{', '.join(f'{_parameter(layer, name)}.clone()' for name in kept)}]"] if kept else []
             after = [f"{_parameter(layer, name)}.copy_(kept[{index}])" for index, name in enumerate(kept)]
-            return [*before, f"modules[{layer!r}].{method}()", *after]
+            return [*before, f"modules[{quoted(layer)}].{method}()", *after]
         case Draw(layer, name, function, blocks, transposed, copied):
             whole = _parameter(layer, name)
             if blocks == 1:
@@ -205,7 +211,7 @@ def _operation(operation: Operation) -> list[str]:
 
 def _draw(target: str, function: Function, *, transposed: bool, copied: bool) -> str:
     target += ".transpose(0, 1)" if transposed else ""
-    options = f", nonlinearity={function.nonlinearity!r}" if function.nonlinearity else ""
+    options = f", nonlinearity={quoted(function.nonlinearity)}" if function.nonlinearity else ""
     if copied:
         return f"{target}.copy_(nn.init.{function.name}({target}.contiguous(){options}))"
     return f"nn.init.{function.name}({target}{options})"
@@ -213,7 +219,17 @@ def _draw(target: str, function: Function, *, transposed: bool, copied: bool) ->
 
 def _parameter(layer: str, name: str) -> str:
     plain = all(part.isidentifier() for part in name.split("."))
-    return f"modules[{layer!r}].{name}" if plain else f"modules[{layer!r}].get_parameter({name!r})"
+    return f"modules[{quoted(layer)}].{name}" if plain else f"modules[{quoted(layer)}].get_parameter({quoted(name)})"
+
+
+def quoted(text: str) -> str:
+    """Text as a Python literal."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def number(value: float) -> str:
+    """A number as a Python literal, with all its digits."""
+    return repr(float(value))
 
 
 def wrapped(head: str, items: Iterable[str], tail: str) -> list[str]:
@@ -225,4 +241,4 @@ def wrapped(head: str, items: Iterable[str], tail: str) -> list[str]:
 
 def one_line(text: str) -> str:
     """Text that can stand in a comment."""
-    return " ".join(text.split())
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

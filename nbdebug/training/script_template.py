@@ -15,6 +15,7 @@ import random
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,6 +31,7 @@ from nbdebug.training.data import _random_sources, _seed, _set_state, _state_of,
 
 START_FILE = Path()
 THREADS = 1
+DEVICE = "cpu"
 FIRST = LAST = (0, 0)
 NEEDED: list[str] = []
 RATES: list[dict] = []
@@ -69,17 +71,17 @@ def train(
     start = read_start()
     for name, each in schedulers.items():  #: schedule
         each.load_state_dict(start.schedulers[name])  #: schedule
-    for name, each in state.items():  #: state
-        each.load_state_dict(start.state[name])  #: state
     for name, each in optimizers.items():
         restore_optimizer(each, start.optimizers[name])
     restore_modules(start.modules, roots, optimizers)
+    for name, each in state.items():  #: state
+        each.load_state_dict(start.state[name])  #: state
     rates = rates_of(optimizers)  #: rates
     updates = Updates(optimizers, rates)  #: hooks factor
-    updates = Updates(optimizers)  #: hooks not_factor
+    updates = Updates(optimizers)  # noqa: F841  #: hooks not_factor
     step_number, epoch = FIRST
-    modules = named_modules(roots)  #: modules
-    random_states = start.about["random"]  #: states
+    modules = named_modules(roots)  # noqa: F841  #: modules
+    random_states = start.about["random"]  # noqa: F841  #: states
     begin(INITIAL)  #: initial
     restore_loader_states(parts, start.data.states)  #: stateful
     batches.go_to(start.data)  #: midway
@@ -242,17 +244,18 @@ class Updates:
                 rate.put_factor_on()  #: factor
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  #: closures clip
         if callable(closure):  #: closures clip
-
-            def evaluate():  #: closures clip
-                loss = closure()  #: closures clip
-                self.clip(optimizer)  #: closures clip
-                return loss  #: closures clip
-
+            evaluate = partial(self.evaluate, optimizer, closure)  #: closures clip
             if len(args) > 1:  #: closures clip
                 return (args[0], evaluate, *args[2:]), kwargs  #: closures clip
             return args, {**kwargs, "closure": evaluate}  #: closures clip
         self.clip(optimizer)  #: clip
         return None  #: closures clip
+
+    def evaluate(self, optimizer, closure):  #: closures clip
+        """What the closure gives, with its gradients clipped."""  #: closures clip
+        loss = closure()  #: closures clip
+        self.clip(optimizer)  #: closures clip
+        return loss  #: closures clip
 
     def after(self, optimizer, args, kwargs):  #: factor
         """The update is done."""  #: factor
@@ -648,7 +651,8 @@ def main():
     if missing:
         parser.error(f"{arguments.setup} does not define {', '.join(missing)}, which the run was made with")
     options = {name: getattr(setup, name) for name in NEEDED}
-    train(**options, device=getattr(setup, "device", None))
+    train(**options, device=getattr(setup, "device", None))  #: not_device
+    train(**options, device=getattr(setup, "device", DEVICE))  #: device
     roots = named_roots(setup.model, None)
     weights = {
         f"{prefix}.{name}" if prefix else name: tensor.detach().cpu().clone().contiguous()

@@ -14,7 +14,6 @@ from types import ModuleType
 from nbdebug.training import batches, data, script_template
 
 MARK = re.compile(r"\s*#: (?P<features>[\w$ ]+)$")
-NAME = re.compile(r"[A-Za-z_]\w*")
 SIGNATURE = re.compile(r"(?P<head>[^\n]*\w\()\n(?P<parts>(?:\s+[\w.*=\"]+,\n)+)\s*(?P<tail>\)[^\n]*)")
 WIDTH = 100
 IMPORTS = {
@@ -31,6 +30,7 @@ IMPORTS = {
     "deque": "from collections import deque",
     "Iterator": "from collections.abc import Iterator",
     "Mapping": "from collections.abc import Mapping",
+    "partial": "from functools import partial",
     "Path": "from pathlib import Path",
     "SimpleNamespace": "from types import SimpleNamespace",
     "Any": "from typing import Any",
@@ -108,13 +108,18 @@ def _filled(text: str, placeholders: Mapping[str, str]) -> str:
 
 
 def _reachable(sources: Mapping[str, str], first: str) -> set[str]:
-    found, ahead = set(), [first]
+    found: set[str] = set()
+    ahead = [first]
     while ahead:
         name = ahead.pop()
         if name in sources and name not in found:
             found.add(name)
-            ahead += NAME.findall(sources[name])
+            ahead += _names(sources[name])
     return found
+
+
+def _names(source: str) -> set[str]:
+    return {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
 
 
 def _joined(block: str) -> str:
@@ -129,7 +134,7 @@ def _joined(block: str) -> str:
 
 
 def _imports(body: str) -> str:
-    names = set(NAME.findall(re.sub(r'"[^"\n]*"|#.*', "", body)))
+    names = _names(body)
     groups = []
     for table in (IMPORTS, FOREIGN_IMPORTS):
         lines: dict[str, list[str]] = {}

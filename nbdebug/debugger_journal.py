@@ -1,0 +1,236 @@
+"""Journal: what a debugger wrote down, opened from its file, here or in another process, during training or after.
+
+Imports no torch. Reads only, a look at a time, from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nbdebug.dashboard.dashboard import Dashboard
+from nbdebug.journal.history import History
+from nbdebug.journal.journal import Journal as Memory
+from nbdebug.journal.journal import RunRecord
+from nbdebug.journal.reader import Place, Reader, StoredSession
+from nbdebug.journal.schema import locate
+from nbdebug.records.commands import Clip, Command, Outcome
+from nbdebug.records.comparison import Comparison
+from nbdebug.records.errors import ClosedError
+from nbdebug.records.findings import Finding
+from nbdebug.records.manifest import Manifest
+from nbdebug.records.runs import Intervention, Mark, Run, RunKind
+from nbdebug.records.snapshots import SnapshotInfo
+from nbdebug.records.status import KnobStates, Status
+from nbdebug.records.view import View
+
+LOG = logging.getLogger("nbdebug")
+FRESH_S = 0.5
+REFUSAL = "this is a journal from disk: there is no training to act on; make a Debugger to train"
+T = TypeVar("T")
+
+
+class Journal:
+    """A journal from disk. Displays as the dashboard did, and gives all that was recorded.
+
+    Get one with :meth:`open`. While the debugger still writes, each look shows what is new: the file is read again
+    when the last reading is older than half a second.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._lock = threading.RLock()
+        self._memory = Memory()
+        self._read_at = -FRESH_S
+        self._refused: tuple[Outcome, ...] = ()
+        self._dashboard: Dashboard | None = None
+        self._finish = weakref.finalize(self, reader.close)
+        self.refresh()
+
+    @classmethod
+    def open(cls, path: str | Path = ".nbdebug", session: str | None = None) -> Journal:
+        """Open the journal in a file, or in the folder ``.nbdebug`` that a debugger made.
+
+        ``session`` is an ``id`` of :attr:`sessions`; without one, the latest in which anything was trained.
+
+        Raises:
+            ConfigurationError: there is no such file or session, or it may not be read.
+            FileFormatError: the file is no journal, is damaged, or of a newer version of nbdebug.
+        """
+        return cls(Reader(locate(path), session))
+
+    def refresh(self) -> None:
+        """Read what is new since the last time."""
+        with self._lock:
+            if self._finish.alive:
+                self._memory = self._reader.update(self._memory)
+            self._read_at = time.monotonic()
+
+    def close(self) -> None:
+        """Let go of the file; what was read stays. The last picture stays on the page. Safe to call twice."""
+        with self._lock:
+            self._finish()
+        if self._dashboard is not None:
+            self._dashboard.close()
+
+    # -- what there is ------------------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._reader.path
+
+    @property
+    def session(self) -> str:
+        """The session that is shown: one debugger, from its making to its end."""
+        return self._reader.session
+
+    @property
+    def sessions(self) -> tuple[StoredSession, ...]:
+        """All sessions in the file, oldest first, with their start, runs and steps."""
+        with self._lock:
+            if not self._finish.alive:
+                raise ClosedError(f"the journal in {self.path} was closed: open it again to list its sessions")
+            return self._reader.sessions()
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """All runs by name, oldest first."""
+        return self._fresh().runs
+
+    @property
+    def history(self) -> History:
+        """The curves of the run trained last, back to the first step; ``history.of(name)`` those of another."""
+        return History(_Followed(self), lambda: self.run)
+
+    @property
+    def run(self) -> str:
+        """The name of the run that was trained last."""
+        return self._place()[0]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All that the debugger had to say, oldest first."""
+        return self._fresh().findings
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What became of every command, oldest first."""
+        return self._fresh().outcomes
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """The interventions in words, oldest first."""
+        return self._fresh().marks
+
+    @property
+    def manifests(self) -> dict[str, Manifest]:
+        """What the runs were made of, by run."""
+        return self._fresh().manifests
+
+    @property
+    def snapshots(self) -> tuple[SnapshotInfo, ...]:
+        """The snapshots that there were; those with a path may still lie there."""
+        return self._fresh().snapshots
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The comparisons made, oldest first."""
+        return self._fresh().comparisons
+
+    def interventions(self, run: str) -> tuple[Intervention, ...]:
+        """What changed the course of a run, oldest first; its own, not its parents'."""
+        memory = self._fresh()
+        if run not in memory.runs:
+            raise KeyError(f"no run {run!r}: there are {', '.join(memory.runs) or 'none'}")
+        return memory.interventions(run)
+
+    def __repr__(self) -> str:
+        memory = self._fresh()
+        run, place = self._place()
+        skipped = self._reader.skipped
+        lines = [
+            f"<Journal {self.path}, session {self.session}: {_count(len(memory.runs), 'run')}, "
+            f"{_count(len(memory.findings), 'finding')}; run {run!r} came to epoch {place.epoch}, step {place.step:,}>"
+        ]
+        if skipped:
+            lines.append(f"{_count(skipped, 'record')} could not be read: of a newer nbdebug, or damaged")
+        return "\n".join(lines)
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        if self._dashboard is None:
+            self._dashboard = Dashboard(self._view, self._refuse)
+        return self._dashboard.mimebundle(**options)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _fresh(self) -> Memory:
+        with self._lock:
+            if time.monotonic() - self._read_at > FRESH_S:
+                self.refresh()
+            return self._memory
+
+    def _place(self) -> tuple[str, Place]:
+        """The run trained last, and how far it came; measurements of noise are no training."""
+        runs, places = self._fresh().runs, self._reader.places
+        trained = [name for name in places if name in runs and runs[name].kind is RunKind.TRAINING]
+        name = trained[-1] if trained else next(reversed(runs), "main")
+        return name, places.get(name, Place(0, 0, 0.0))
+
+    def _view(self, max_points: int) -> View:
+        """One look at everything, for the dashboard. Any thread."""
+        with self._lock:
+            memory = self._fresh()
+            run, place = self._place()
+            status = Status(run=run, epoch=place.epoch, step=place.step, last_step=place.step)
+            there = run in memory.runs
+            gradients, gradients_step = memory.latest_gradients(run) if there else (None, 0)
+            activations, activations_step = memory.latest_activations(run) if there else (None, 0)
+            return View(
+                status=status,
+                knobs=KnobStates((), "", Clip(), ()),
+                runs=memory.run_views(max_points),
+                marks=memory.marks,
+                gradients=gradients,
+                gradients_step=gradients_step,
+                activations=activations,
+                activations_step=activations_step,
+                findings=memory.findings[-50:],
+                outcomes=(*memory.outcomes, *self._refused)[-20:],
+                snapshots=memory.snapshots,
+                comparison=next(reversed(memory.comparisons), None),
+                stored=True,
+            )
+
+    def _refuse(self, command: Command) -> None:
+        """What the dashboard asks for can't be done; it shows as an outcome."""
+        run, place = self._place()
+        self._refused = (*self._refused[-19:], Outcome(command, run, place.step, False, REFUSAL))
+        LOG.info("%s refused: %s", type(command).__name__, REFUSAL)
+
+
+class _Followed:
+    """What a history reads from: the journal's memory as it is at each look."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        return self._journal.runs
+
+    def lineage(self, run: str) -> list[tuple[str, int | None]]:
+        memory = self._journal._fresh()
+        return memory.lineage(run) if run in memory.runs else []
+
+    def read(self, run: str, look: Callable[[RunRecord], T]) -> T:
+        return self._journal._fresh().read(run, look)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -1,0 +1,149 @@
+"""Limit: keeps the file within its size. On the writer's thread, between batches.
+
+The oldest of the finest curves are thinned first, to the extremes of twice as wide stretches; layer records are halved
+where they take more room than the curves. When nothing is left to thin, the oldest sessions that are over go.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Collection
+
+from nbdebug.journal import codec
+from nbdebug.journal.points import packed, thinned, unpacked
+from nbdebug.journal.samples import COMBINE, RECORD_OF, SampleKind
+from nbdebug.journal.schema import RECORD_TABLES
+from nbdebug.journal.tables import SAMPLE_COLUMNS, Transaction
+
+CHECK_EVERY = 8
+BEGIN_AT, END_AT = 0.9, 0.75
+BUDGET_S = 0.25
+ROWS_AT_ONCE = 8
+FEW_POINTS = 16
+FEW_SLOTS = 4
+SILENT_S = 86_400.0
+
+
+class Limit:
+    """What a session does to keep the file, all sessions together, below ``size_limit_bytes``."""
+
+    def __init__(self, connection: sqlite3.Connection, size_limit_bytes: int, session: int) -> None:
+        self._connection = connection
+        self._limit = size_limit_bytes
+        self._session = session
+        self._calls = 0
+        self._thinning = False
+        self._hopeless_at = 0
+        self._page_bytes = int(self._pragma("page_size"))
+
+    def enforce(self, active: Collection[str] = ()) -> None:
+        """Thin for about a quarter of a second at most, if need be; layer records of ``active`` runs here are left."""
+        self._calls += 1
+        if not self._thinning and self._calls % CHECK_EVERY:
+            return
+        if not self._thinning and self._used() < max(self._limit * BEGIN_AT, self._hopeless_at):
+            return
+        end = time.monotonic() + BUDGET_S
+        self._thinning = True
+        while self._thinning and time.monotonic() < end:
+            if self._used() < self._limit * END_AT:
+                self._thinning = False
+            elif not (self._thin_larger(active) or self._drop_a_session()):
+                self._thinning = False
+                self._hopeless_at = self._used() + self._limit // 100
+        if self._pages() * self._page_bytes > self._limit:
+            self._connection.execute("PRAGMA incremental_vacuum(2048)").fetchall()
+
+    def _thin_larger(self, active: Collection[str]) -> bool:
+        points = self._number('SELECT total(length("values") + coalesce(length(steps), 0)) FROM points')
+        samples = self._number("SELECT total(length(body) + coalesce(length(arrays), 0)) FROM samples")
+        if samples > points:
+            return self._thin_samples(active) or self._thin_points()
+        return self._thin_points() or self._thin_samples(active)
+
+    # -- curves -------------------------------------------------------------------------------------------------
+
+    def _thin_points(self) -> bool:
+        with Transaction(self._connection):
+            rows = self._connection.execute(
+                'SELECT id, line, first_step, steps, "values", width FROM points '
+                f'WHERE length("values") > {8 * FEW_POINTS} ORDER BY width, id LIMIT {ROWS_AT_ONCE}'
+            ).fetchall()
+            for number, line, *stretch in rows:
+                fewer = thinned(unpacked(*stretch))
+                self._connection.execute(
+                    'UPDATE points SET width = ?, first_step = ?, steps = ?, "values" = ? WHERE id = ?',
+                    (fewer.width, *packed(fewer), number),
+                )
+                self._rewrote("(SELECT session FROM lines WHERE id = ?)", line)
+        return bool(rows)
+
+    # -- layer records ------------------------------------------------------------------------------------------
+
+    def _thin_samples(self, active: Collection[str]) -> bool:
+        with Transaction(self._connection):
+            groups = self._connection.execute(
+                "SELECT session, run, kind FROM samples WHERE slot >= 0 GROUP BY session, run, kind "
+                f"HAVING count(*) > {FEW_SLOTS} ORDER BY sum(length(body) + coalesce(length(arrays), 0)) DESC"
+            ).fetchall()
+            mine = self._session
+            group = next((g for g in groups if g[0] != mine or g[1] not in active), None)
+            if group is None:
+                return False
+            self._halve(*group)
+            self._rewrote("?", group[0])
+        return True
+
+    def _halve(self, session: int, run: str, kind: str) -> None:
+        where = "WHERE session = ? AND run = ? AND kind = ? AND slot >= 0"
+        rows = self._connection.execute(
+            f"SELECT step, body, arrays FROM samples {where} ORDER BY slot", (session, run, kind)
+        ).fetchall()
+        self._connection.execute(f"DELETE FROM samples {where}", (session, run, kind))
+        for slot in range((len(rows) + 1) // 2):
+            kept = _combined(kind, rows[2 * slot : 2 * slot + 2])
+            self._connection.execute(f"INSERT INTO samples {SAMPLE_COLUMNS}", (session, run, kind, slot, *kept))
+
+    # -- sessions -----------------------------------------------------------------------------------------------
+
+    def _drop_a_session(self) -> bool:
+        with Transaction(self._connection):
+            found = self._connection.execute(
+                "SELECT id FROM sessions WHERE id != ? AND (ended_s IS NOT NULL OR last_s < ?) ORDER BY id LIMIT 1",
+                (self._session, time.time() - SILENT_S),
+            ).fetchone()
+            if found is None:
+                return False
+            self._connection.execute("DELETE FROM points WHERE line IN (SELECT id FROM lines WHERE session = ?)", found)
+            for table in ("lines", "runs", "samples", "snapshots", *RECORD_TABLES):
+                self._connection.execute(f"DELETE FROM {table} WHERE session = ?", found)
+            self._connection.execute("DELETE FROM sessions WHERE id = ?", found)
+        return True
+
+    def _rewrote(self, session: str, value: int) -> None:
+        self._connection.execute(f"UPDATE sessions SET rewritten = rewritten + 1 WHERE id = {session}", (value,))
+
+    def _used(self) -> int:
+        return (self._pages() - int(self._pragma("freelist_count"))) * self._page_bytes
+
+    def _pages(self) -> int:
+        return int(self._pragma("page_count"))
+
+    def _pragma(self, name: str) -> float:
+        return self._number(f"PRAGMA {name}")
+
+    def _number(self, sql: str) -> float:
+        return float(self._connection.execute(sql).fetchone()[0])
+
+
+def _combined(kind: str, rows: list[tuple[int, str | bytes, bytes | None]]) -> tuple[int, str | bytes, bytes | None]:
+    """Of two neighbours one row; where they can't be read, such as those of a later version, the newer."""
+    try:
+        older, newer = (codec.decode(body, arrays) for _, body, arrays in (rows[0], rows[-1]))
+        known = SampleKind(kind)
+    except ValueError:
+        return rows[-1]
+    if len(rows) < 2 or not all(isinstance(record, RECORD_OF[known]) for record in (older, newer)):
+        return rows[-1]
+    return (rows[-1][0], *codec.encode(COMBINE[known](older, newer)))

@@ -1,0 +1,284 @@
+"""Reader: brings one session of the file into a journal in memory, and what is new since. Reads only; any one thread.
+
+Each look is one short read transaction, so it is consistent, and writers go on meanwhile. When the writer thinned or
+deleted something, the session is read anew from the start.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nbdebug.journal import codec
+from nbdebug.journal.journal import Journal
+from nbdebug.journal.points import Stretch, joined, unpacked
+from nbdebug.journal.samples import RECORD_OF, SampleKind, Samples
+from nbdebug.journal.schema import damaged, open_to_read
+from nbdebug.journal.tables import LATEST
+from nbdebug.records.commands import Outcome
+from nbdebug.records.comparison import Comparison
+from nbdebug.records.errors import ConfigurationError
+from nbdebug.records.findings import Finding
+from nbdebug.records.manifest import Manifest
+from nbdebug.records.runs import Intervention, Mark, Run
+from nbdebug.records.signals import Series, Signal, Split
+from nbdebug.records.view import Points
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StoredSession:
+    """A session in the file: one debugger, from its making to its end.
+
+    ``steps`` is the sum over its runs; ``process`` and ``host`` are where it ran, ``folder`` its working folder.
+    ``ended_s`` is ``None`` while it goes on, and for one that was killed. Times are Unix time.
+    """
+
+    id: str
+    started_s: float
+    runs: int
+    steps: int
+    process: int
+    host: str
+    folder: str
+    ended_s: float | None
+    last_s: float
+
+    def __str__(self) -> str:
+        started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started_s))
+        runs = "1 run" if self.runs == 1 else f"{self.runs} runs"
+        return f"{self.id}: started {started} in {self.folder}, {runs}, {self.steps:,} steps"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a run came: its last step, the epochs finished then, and when that was written (Unix time)."""
+
+    step: int
+    epoch: int
+    written_s: float
+
+
+class Reader:
+    """One session of a file.
+
+    ``places`` says by run how far it came, the one written last as the last. ``skipped`` counts records that this
+    version can't read.
+
+    Raises:
+        ConfigurationError: there is no such file or session.
+        FileFormatError: the file is no journal, is damaged, or of a newer version.
+    """
+
+    def __init__(self, path: Path, session: str | None = None) -> None:
+        self.path = path
+        self.skipped = 0
+        self.places: dict[str, Place] = {}
+        self._connection = open_to_read(path)
+        try:
+            self.session = self._choose(session)
+            self._number = self._guarded(lambda: self._one("SELECT id FROM sessions WHERE name = ?", self.session))
+        except BaseException:
+            self._connection.close()
+            raise
+        self._reset()
+
+    def sessions(self) -> tuple[StoredSession, ...]:
+        """All sessions in the file, oldest first."""
+        return self._guarded(self._sessions)
+
+    def update(self, journal: Journal) -> Journal:
+        """Bring what is new into ``journal``; returns it, or another that was read from the start."""
+        return self._guarded(lambda: self._update(journal))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _reset(self) -> None:
+        self._seen: dict[str, int] = {}
+        self._bodies: dict[str, str | bytes] = {}
+        self._ends: dict[int, int] = {}
+        self._samples: dict[tuple[str, SampleKind], dict[int, tuple[int, Any]]] = {}
+        self._snapshots_body: str | bytes = ""
+        self._rewritten: int | None = None
+        self.skipped = 0
+
+    def _update(self, journal: Journal) -> Journal:
+        with closing(self._connection.cursor()) as cursor:
+            cursor.execute("BEGIN")
+            try:
+                rewritten = self._one("SELECT rewritten FROM sessions WHERE id = ?", self._number)
+                if rewritten is None:
+                    return journal  # the session had to go, to keep the file in its size; here it stays
+                if rewritten != self._rewritten:
+                    self._reset()
+                    self._rewritten, journal = rewritten, Journal()
+                self._read_runs(journal)
+                self._read_records(journal)
+                self._read_points(journal)
+                self._read_samples(journal)
+                self._read_places(journal)
+            finally:
+                cursor.execute("COMMIT")
+        return journal
+
+    def _read_runs(self, journal: Journal) -> None:
+        for name, body in self._all("SELECT name, body FROM runs WHERE session = ? ORDER BY id", self._number):
+            if self._bodies.get(name) == body:
+                continue
+            run = self._decoded(Run, body)
+            if run is None:
+                continue
+            (journal.edit_run if name in self._bodies else journal.begin_run)(run)
+            self._bodies[name] = body
+
+    def _read_places(self, journal: Journal) -> None:
+        sql = "SELECT name, last_step, last_epoch, last_s FROM runs WHERE session = ? ORDER BY last_s, id"
+        places = {}
+        for name, step, epoch, last_s in self._all(sql, self._number):
+            if name in self._bodies:
+                journal.reach(name, step)
+                places[name] = Place(step, epoch, last_s)
+        self.places = places
+
+    def _read_records(self, journal: Journal) -> None:
+        runs = self._bodies
+        self._each("outcomes", Outcome, journal.record_outcome)
+        self._each("findings", Finding, journal.record_finding)
+        self._each("marks", Mark, journal.mark)
+        self._each(
+            "interventions", Intervention, lambda it: journal.record_intervention(it) if it.run in runs else None
+        )
+        self._each("manifests", Manifest, journal.record_manifest)
+        self._each("comparisons", Comparison, journal.record_comparison)
+        for (body,) in self._all("SELECT body FROM snapshots WHERE session = ?", self._number):
+            if body != self._snapshots_body:
+                self._snapshots_body = body
+                journal.record_snapshots(self._decoded(tuple, body) or ())
+
+    def _each(self, table: str, kind: type[Any], take: Callable[[Any], None]) -> None:
+        if not self._one("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?", table):
+            return  # a file of an older version that nobody has written to since
+        sql = f"SELECT id, body, arrays FROM {table} WHERE session = ? AND id > ? ORDER BY id"
+        for number, body, arrays in self._all(sql, self._number, self._seen.get(table, 0)):
+            self._seen[table] = number
+            record = self._decoded(kind, body, arrays)
+            if record is not None:
+                take(record)
+
+    def _read_points(self, journal: Journal) -> None:
+        sql = "SELECT id, run, signal, name, split, smooth FROM lines WHERE session = ? ORDER BY id"
+        for number, run, signal, name, split, smooth in self._all(sql, self._number):
+            fresh = self._new_points(number)
+            series = _series(signal, name, split)
+            if fresh is not None and series is not None and run in self._bodies:
+                journal.extend(run, series, Points(fresh.steps, fresh.values), smooth=bool(smooth))
+
+    def _new_points(self, line: int) -> Stretch | None:
+        """What came since the last look. A row that small ones were joined to may hold more; then its tail is new."""
+        end = self._ends.get(line, 0)
+        rows = self._all(
+            'SELECT start + span, first_step, steps, "values", width FROM points WHERE line = ? AND start >= '
+            "coalesce((SELECT max(start) FROM points WHERE line = ? AND start <= ?), 0) ORDER BY start",
+            *(line, line, end),
+        )
+        fresh = []
+        for row_end, *stretch in rows:
+            if row_end > end:
+                whole = self._unpacked(*stretch)
+                fresh.append(Stretch(whole.steps[end - row_end :], whole.values[end - row_end :], whole.width))
+                end = row_end
+        self._ends[line] = end
+        return joined(fresh) if fresh else None
+
+    def _unpacked(self, first: int, steps: bytes | None, values: bytes, width: int) -> Stretch:
+        try:
+            return unpacked(first, steps, values, width)
+        except ValueError as error:
+            raise damaged(self.path, error) from error
+
+    def _read_samples(self, journal: Journal) -> None:
+        sql = "SELECT id, run, kind, slot, step, body, arrays FROM samples WHERE session = ? AND id > ? ORDER BY id"
+        changed: dict[tuple[str, SampleKind], None] = {}
+        for number, run, kind, slot, step, body, arrays in self._all(sql, self._number, self._seen.get("samples", 0)):
+            self._seen["samples"] = number
+            if kind not in SampleKind.__members__.values() or run not in self._bodies:
+                continue
+            key = (run, SampleKind(kind))
+            record = self._decoded(RECORD_OF[key[1]], body, arrays)
+            if record is not None:
+                self._samples.setdefault(key, {})[slot] = (step, record)
+                changed[key] = None
+        for run, sample_kind in changed:
+            journal.replace_samples(self._as_samples(run, sample_kind))
+
+    def _as_samples(self, run: str, kind: SampleKind) -> Samples:
+        [count] = self._all(
+            "SELECT count(*) FROM samples WHERE session = ? AND run = ? AND kind = ? AND slot >= 0",
+            *(self._number, run, str(kind)),
+        )
+        held = self._samples[run, kind]
+        slots = [held[slot] for slot in sorted(held) if 0 <= slot < count[0]]
+        latest_step, latest = held.get(LATEST) or (slots[-1] if slots else (0, None))
+        return Samples(run, kind, [step for step, _ in slots], [record for _, record in slots], latest, latest_step)
+
+    def _choose(self, session: str | None) -> str:
+        found = self.sessions()
+        if session is not None and any(session == one.id for one in found):
+            return session
+        if session is None and found:
+            return next((one.id for one in reversed(found) if one.steps or one.ended_s is None), found[-1].id)
+        there = "\n".join(f"- {one}" for one in found[-20:])
+        if session is None:
+            raise ConfigurationError(f"the journal in {self.path} holds no session yet: nothing was recorded")
+        raise ConfigurationError(f"no session {session!r} in {self.path}; there are\n{there or '- none'}")
+
+    def _sessions(self) -> tuple[StoredSession, ...]:
+        rows = self._all(
+            "SELECT name, started_s, (SELECT count(*) FROM runs WHERE session = sessions.id), (SELECT "
+            "coalesce(sum(last_step - first_step), 0) FROM runs WHERE session = sessions.id), process, host, folder, "
+            "ended_s, last_s FROM sessions ORDER BY id"
+        )
+        return tuple(StoredSession(*row) for row in rows)
+
+    def _decoded(self, kind: type[Any], body: str | bytes, arrays: bytes | None = None) -> Any:
+        try:
+            record = codec.decode(body, arrays)
+        except codec.UnreadableRecord:
+            record = None
+        if isinstance(record, kind):
+            return record
+        self.skipped += 1
+        return None
+
+    def _guarded(self, look: Callable[[], T]) -> T:
+        try:
+            return look()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error):
+                raise ConfigurationError(f"the journal in {self.path} can't be read now: {error}; try again") from error
+            raise damaged(self.path, error) from error
+
+    def _all(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql, values).fetchall()
+
+    def _one(self, sql: str, *values: Any) -> Any:
+        row = self._connection.execute(sql, values).fetchone()
+        return row[0] if row is not None else None
+
+
+def _series(signal: str, name: str, split: str) -> Series | None:
+    """``None`` for what a later version measures and this one does not know."""
+    try:
+        return Series(Signal(signal), name, Split(split) if split else None)
+    except ValueError:
+        return None

@@ -1,0 +1,245 @@
+"""The file: its tables, its version, and how it is opened. An SQLite database in WAL mode; several may write to it.
+
+Every debugger is a session, a row of its own; all that it writes carries its number. ``application_id`` says that a
+database is ours, ``user_version`` which version of the tables it has.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+import weakref
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from nbdebug.records.errors import ConfigurationError, FileFormatError
+
+FILE_NAME = "journal.sqlite"
+APPLICATION_ID = 0x6E626467
+BUSY_S = 5.0
+MAGIC = b"SQLite format 3\0"
+READ_ONLY_CODES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+
+TABLES_1 = """
+CREATE TABLE sessions (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, started_s REAL NOT NULL,
+    last_s REAL NOT NULL, ended_s REAL, process INTEGER NOT NULL, host TEXT NOT NULL, folder TEXT NOT NULL,
+    rewritten INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE runs (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL, name TEXT NOT NULL,
+    first_step INTEGER NOT NULL, last_step INTEGER NOT NULL, last_epoch INTEGER NOT NULL DEFAULT 0,
+    last_s REAL NOT NULL, body BLOB NOT NULL, UNIQUE (session, name));
+CREATE TABLE outcomes (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL, run TEXT NOT NULL,
+    body BLOB NOT NULL, arrays BLOB);
+CREATE TABLE findings (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL, run TEXT NOT NULL,
+    body BLOB NOT NULL, arrays BLOB);
+CREATE TABLE marks (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL, run TEXT NOT NULL,
+    body BLOB NOT NULL, arrays BLOB);
+CREATE TABLE interventions (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL, run TEXT NOT NULL,
+    body BLOB NOT NULL, arrays BLOB);
+CREATE TABLE manifests (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL, run TEXT NOT NULL,
+    body BLOB NOT NULL, arrays BLOB);
+CREATE TABLE snapshots (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL UNIQUE, body BLOB NOT NULL);
+CREATE TABLE lines (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL, run TEXT NOT NULL,
+    signal TEXT NOT NULL, name TEXT NOT NULL, split TEXT NOT NULL, smooth INTEGER NOT NULL);
+CREATE TABLE points (id INTEGER PRIMARY KEY AUTOINCREMENT, line INTEGER NOT NULL, start INTEGER NOT NULL,
+    span INTEGER NOT NULL, width INTEGER NOT NULL, first_step INTEGER NOT NULL, steps BLOB, "values" BLOB NOT NULL);
+CREATE TABLE samples (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL, run TEXT NOT NULL,
+    kind TEXT NOT NULL, slot INTEGER NOT NULL, step INTEGER NOT NULL, body BLOB NOT NULL, arrays BLOB,
+    UNIQUE (session, run, kind, slot));
+CREATE INDEX lines_of_run ON lines (session, run);
+CREATE INDEX points_of_line ON points (line, start);
+CREATE INDEX outcomes_of_run ON outcomes (session, run);
+CREATE INDEX findings_of_run ON findings (session, run);
+CREATE INDEX marks_of_run ON marks (session, run);
+CREATE INDEX interventions_of_run ON interventions (session, run);
+CREATE INDEX manifests_of_run ON manifests (session, run);
+"""
+
+COMPARISONS = """
+CREATE TABLE comparisons (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL, run TEXT NOT NULL,
+    body BLOB NOT NULL, arrays BLOB);
+CREATE INDEX comparisons_of_run ON comparisons (session, run);
+"""
+
+# What leads from version n to n + 1 stands at n; version 0 is an empty file.
+STEPS: tuple[str, ...] = (TABLES_1, COMPARISONS)
+VERSION = len(STEPS)
+
+RECORD_TABLES = ("outcomes", "findings", "marks", "interventions", "manifests", "comparisons")
+
+
+def locate(path: str | Path) -> Path:
+    """The journal's file: ``path`` itself, or the file in it where ``path`` is a folder, existing or to be made."""
+    path = Path(path).expanduser()
+    return path / FILE_NAME if path.is_dir() or not (path.suffix or path.exists()) else path
+
+
+def open_to_write(path: Path, connect: Callable[..., sqlite3.Connection] = sqlite3.connect) -> sqlite3.Connection:
+    """Open the journal in ``path``, made or migrated first where needed. Usable from any one thread at a time.
+
+    Raises:
+        ConfigurationError: the folder or file can't be made or written.
+        FileFormatError: the file is something else, damaged, or of a newer version; it is left as it is.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(path)
+        connection: sqlite3.Connection = connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise _unwritable(path, error) from error
+    try:
+        _prepare(connection, path)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
+            raise _unwritable(path, error) from error
+        if isinstance(error, sqlite3.DatabaseError):
+            raise damaged(path, error) from error
+        raise
+    return connection
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """Open the journal in ``path`` without ever writing to it, in a folder that can't be written to as well.
+
+    Raises:
+        ConfigurationError: there is no such file, or it may not be read.
+        FileFormatError: the file is something else, damaged, or of a newer version.
+    """
+    if not path.exists():
+        raise ConfigurationError(f"no journal in {path}: give the file, or the folder .nbdebug that a debugger made")
+    try:
+        _refuse_foreign(path)
+        connection = _connect_to_read(path)
+    except OSError as error:
+        raise ConfigurationError(f"the journal in {path} can't be read: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise damaged(path, error) from error
+    try:
+        _refuse_newer(_version(connection), path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def damaged(path: Path, error: Exception) -> FileFormatError:
+    """The error for a file that SQLite can't make sense of."""
+    return FileFormatError(
+        f"{path} is damaged ({error}) and was left as it is: move it away, or give another path; what can be saved "
+        "of it, SQLite's own .recover command saves"
+    )
+
+
+def _refuse_foreign(path: Path) -> None:
+    """By the first bytes, before SQLite sees the file: opening alone may change one that another program left open."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        head = file.read(100)
+    if head and not head.startswith(MAGIC):
+        raise FileFormatError(f"{path} is no journal of nbdebug, nor an SQLite database: give another path")
+    number = int.from_bytes(head[68:72], "big")
+    if head and number != APPLICATION_ID and not (number == 0 and _is_being_made(path)):
+        raise FileFormatError(f"{path} is a database of another program, no journal of nbdebug: give another path")
+
+
+def _is_being_made(path: Path) -> bool:
+    """Whether it is a journal after all: the bytes of one that another process makes just now may come in parts."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as connection:
+        number = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    return bool(number == APPLICATION_ID or tables == 0)
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {round(BUSY_S * 1000)}")
+    _refuse_newer(_version(connection), path)
+    if _version(connection) < VERSION:
+        _migrate(connection, path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA journal_size_limit = 4194304")
+    connection.execute("SELECT count(*) FROM sessions").fetchone()
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    if _version(connection) == 0:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = _version(connection)  # another process may have been here in between
+        _refuse_newer(version, path)
+        for step in STEPS[version:]:
+            for statement in filter(str.strip, step.split(";")):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _refuse_newer(version: int, path: Path) -> None:
+    if version > VERSION:
+        raise FileFormatError(
+            f"{path} has version {version} of the journal's format, this nbdebug knows up to {VERSION}: "
+            "update nbdebug, or give another path"
+        )
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    uri = path.absolute().as_uri()
+    try:
+        return _tried(f"{uri}?mode=ro")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in READ_ONLY_CODES:
+            raise
+    wal = path.with_name(path.name + "-wal")
+    if not wal.exists() or not wal.stat().st_size:
+        return _tried(f"{uri}?mode=ro&immutable=1")
+    return _connect_to_copy(path)
+
+
+def _connect_to_copy(path: Path) -> sqlite3.Connection:
+    """What lies in the -wal file can only be read where -shm can be made: in a folder of our own."""
+    folder = tempfile.TemporaryDirectory(prefix="nbdebug-")
+    copy = Path(folder.name) / path.name
+    for suffix in ("", "-wal"):
+        shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+    connection = _tried(f"{copy.as_uri()}?mode=rw", factory=_OfCopy)
+    weakref.finalize(connection, folder.cleanup)
+    return connection
+
+
+class _OfCopy(sqlite3.Connection):
+    """A connection that can be watched for its end, when the copy that it reads is to go."""
+
+
+def _tried(uri: str, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False, factory=factory
+    )
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    return "no such table" in str(error)
+
+
+def _unwritable(path: Path, error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"the journal can't be written to {path}: {error}. Give another folder, or journal=None to keep it in memory "
+        "only."
+    )

@@ -1,0 +1,291 @@
+"""Tables: writes batches into the file as one session. On the writer's thread only.
+
+Numbers go in as one row per line and batch; when there are enough small rows of a line they are joined to a larger
+one, so that their count stays bounded. Layer records are few (see :class:`Thinned`): the file follows what the journal
+holds, and only those that changed are written.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sqlite3
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nbdebug.journal import codec
+from nbdebug.journal.pending import Batch, Entry, Line, RunBegun, RunDeleted, RunEdited, SnapshotsTaken, Taken
+from nbdebug.journal.points import Stretch, joined, packed, unpacked
+from nbdebug.journal.samples import SampleKind, Sampler, Samples
+from nbdebug.journal.series import TRAIN_LOSS
+from nbdebug.records.commands import Outcome
+from nbdebug.records.comparison import Comparison
+from nbdebug.records.findings import Finding
+from nbdebug.records.manifest import Manifest
+from nbdebug.records.runs import Intervention, Mark, Run
+
+FANOUT = 32
+MAX_POINTS = 65_536
+LATEST = -1
+TABLE_OF: dict[type[Any], str] = {
+    Outcome: "outcomes",
+    Finding: "findings",
+    Mark: "marks",
+    Intervention: "interventions",
+    Manifest: "manifests",
+    Comparison: "comparisons",
+}
+SAMPLE_COLUMNS = "(session, run, kind, slot, step, body, arrays) VALUES (?, ?, ?, ?, ?, ?, ?)"
+OF_A_RUN = ("marks", "interventions", "manifests", "samples")
+
+
+@dataclass
+class LineState:
+    """A line's number in the file, its points so far, and its small rows by level."""
+
+    number: int
+    end: int = 0
+    levels: list[list[int]] = field(default_factory=lambda: [[]])
+
+
+class Tables:
+    """One session in the file."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self._lines: dict[Line, LineState] = {}
+        self._mirror: dict[tuple[str, SampleKind], dict[int, Any]] = {}
+        self._rewritten = 0
+        self.name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        now, facts = time.time(), (os.getpid(), socket.gethostname(), os.getcwd())
+        with Transaction(connection):
+            cursor = connection.execute(
+                "INSERT INTO sessions (name, started_s, last_s, process, host, folder) VALUES (?, ?, ?, ?, ?, ?)",
+                (self.name, now, now, *facts),
+            )
+        self.session = cursor.lastrowid or 0
+
+    def write(self, batch: Batch, sampler: Sampler) -> None:
+        """Write a batch in one transaction: all of it, or nothing.
+
+        Raises:
+            FileBusy: another process holds the file; the same batch may be given again.
+        """
+        with Transaction(self.connection):
+            self._notice_rewriting()
+            self._write_log(batch.log)
+            self._write_numbers({line: _stretch_of(curve.points()) for line, curve in batch.backlog.items()})
+            self._write_places(batch.places)
+            for run in batch.sampled:
+                for samples in sampler(run):
+                    self._write_samples(samples)
+            self._execute("UPDATE sessions SET last_s = ? WHERE id = ?", time.time(), self.session)
+
+    def end(self) -> None:
+        """The session is over: note it, and join what small rows there are."""
+        with Transaction(self.connection):
+            for state in self._lines.values():
+                self._join(state, 0, [number for level in reversed(state.levels) for number in level])
+            self._execute("UPDATE sessions SET ended_s = ? WHERE id = ?", time.time(), self.session)
+        self._lines.clear()
+
+    # -- entries ------------------------------------------------------------------------------------------------
+
+    def _write_log(self, log: Iterable[Taken | Entry]) -> None:
+        gathered: dict[Line, tuple[list[int], list[float]]] = {}
+        places: dict[str, tuple[int, int]] = {}
+
+        def write_gathered() -> None:
+            self._write_numbers(
+                {
+                    line: Stretch(np.array(steps, np.int64), np.array(values, float))
+                    for line, (steps, values) in gathered.items()
+                }
+            )
+            self._write_places(places)
+            gathered.clear()
+            places.clear()
+
+        for entry in log:
+            if isinstance(entry, Taken):
+                _gather(entry, gathered)
+                places[entry.frame.run] = (entry.frame.step, entry.frame.epoch)
+                continue
+            if isinstance(entry, RunBegun | RunDeleted):
+                write_gathered()
+            self._write_entry(entry)
+        write_gathered()
+
+    def _write_entry(self, entry: Entry) -> None:
+        match entry:
+            case RunBegun(run, replaces):
+                if replaces:
+                    self._delete_run(replaces)
+                self._insert_run(run)
+            case RunEdited(run):
+                sql = "UPDATE runs SET body = ? WHERE session = ? AND name = ?"
+                self._execute(sql, codec.encode(run)[0], self.session, run.name)
+            case RunDeleted(name):
+                self._delete_run(name)
+            case SnapshotsTaken(snapshots):
+                body = codec.encode(snapshots)[0]
+                self._execute("INSERT OR REPLACE INTO snapshots (session, body) VALUES (?, ?)", self.session, body)
+            case _:
+                self._insert_record(entry)
+
+    def _insert_record(self, record: Outcome | Finding | Mark | Intervention | Manifest | Comparison) -> None:
+        table = TABLE_OF[type(record)]
+        if isinstance(record, Manifest):
+            self._execute("DELETE FROM manifests WHERE session = ? AND run = ?", self.session, record.run)
+        sql = f"INSERT INTO {table} (session, run, body, arrays) VALUES (?, ?, ?, ?)"
+        self._execute(sql, self.session, record.run, *codec.encode(record))
+
+    def _insert_run(self, run: Run) -> None:
+        sql = (
+            "INSERT OR REPLACE INTO runs (session, name, first_step, last_step, last_s, body) VALUES (?, ?, ?, ?, ?, ?)"
+        )
+        self._execute(sql, self.session, run.name, run.step, run.step, time.time(), codec.encode(run)[0])
+
+    def _delete_run(self, name: str) -> None:
+        mine = (self.session, name)
+        lines = "SELECT id FROM lines WHERE session = ? AND run = ?"
+        self._execute(f"DELETE FROM points WHERE line IN ({lines})", *mine)
+        for table in ("lines", *OF_A_RUN):
+            self._execute(f"DELETE FROM {table} WHERE session = ? AND run = ?", *mine)
+        self._execute("DELETE FROM runs WHERE session = ? AND name = ?", *mine)
+        self._execute("UPDATE sessions SET rewritten = rewritten + 1 WHERE id = ?", self.session)
+        self._rewritten += 1
+        self._lines = {line: state for line, state in self._lines.items() if line.run != name}
+        self._mirror = {key: slots for key, slots in self._mirror.items() if key[0] != name}
+
+    def _write_places(self, places: dict[str, tuple[int, int]]) -> None:
+        sql = "UPDATE runs SET last_step = ?, last_epoch = ?, last_s = ? WHERE session = ? AND name = ?"
+        for run, place in places.items():
+            self._execute(sql, *place, time.time(), self.session, run)
+
+    # -- numbers ------------------------------------------------------------------------------------------------
+
+    def _write_numbers(self, stretches: dict[Line, Stretch]) -> None:
+        for line, stretch in stretches.items():
+            state = self._lines.get(line)
+            if state is None:
+                state = self._lines[line] = self._begin_line(line)
+            span = len(stretch.steps)
+            self._keep(state, 0, self._insert_points(state, state.end, span, stretch), span)
+            state.end += span
+
+    def _begin_line(self, line: Line) -> LineState:
+        series = line.series
+        cursor = self._execute(
+            "INSERT INTO lines (session, run, signal, name, split, smooth) VALUES (?, ?, ?, ?, ?, ?)",
+            *(self.session, line.run, str(series.signal), series.name, str(series.split or ""), int(line.smooth)),
+        )
+        return LineState(cursor.lastrowid or 0)
+
+    def _insert_points(self, state: LineState, start: int, span: int, stretch: Stretch) -> int:
+        cursor = self._execute(
+            'INSERT INTO points (line, start, span, width, first_step, steps, "values") VALUES (?, ?, ?, ?, ?, ?, ?)',
+            *(state.number, start, span, stretch.width, *packed(stretch)),
+        )
+        return cursor.lastrowid or 0
+
+    def _keep(self, state: LineState, level: int, number: int, span: int) -> None:
+        """Remember a row as one of its level; a full level is joined to one row of the next."""
+        if span >= MAX_POINTS:
+            return
+        if level == len(state.levels):
+            state.levels.append([])
+        state.levels[level].append(number)
+        if len(state.levels[level]) >= FANOUT:
+            numbers, state.levels[level] = state.levels[level], []
+            self._join(state, level + 1, numbers)
+
+    def _join(self, state: LineState, level: int, numbers: list[int]) -> None:
+        if len(numbers) < 2:
+            return
+        marks = ",".join("?" * len(numbers))
+        rows = self._execute(
+            f'SELECT start, span, first_step, steps, "values", width FROM points WHERE id IN ({marks}) ORDER BY start',
+            *numbers,
+        ).fetchall()
+        self._execute(f"DELETE FROM points WHERE id IN ({marks})", *numbers)
+        span = sum(row[1] for row in rows)
+        number = self._insert_points(state, rows[0][0], span, joined([unpacked(*row[2:]) for row in rows]))
+        self._keep(state, level, number, span)
+
+    # -- layer records ------------------------------------------------------------------------------------------
+
+    def _write_samples(self, samples: Samples) -> None:
+        key = (samples.run, samples.kind)
+        known = self._mirror.get(key)
+        where = (self.session, samples.run, str(samples.kind))
+        if known is None:
+            self._execute("DELETE FROM samples WHERE session = ? AND run = ? AND kind = ?", *where)
+            known = {}
+        wanted = {LATEST: samples.latest, **dict(enumerate(samples.records))}
+        steps = {LATEST: samples.latest_step, **dict(enumerate(samples.steps))}
+        changed = [slot for slot, record in wanted.items() if known.get(slot) is not record]
+        for slot in changed:
+            columns = (*where, slot, steps[slot], *codec.encode(wanted[slot]))
+            self._execute(f"INSERT OR REPLACE INTO samples {SAMPLE_COLUMNS}", *columns)
+        if len(known) > len(wanted):
+            sql = "DELETE FROM samples WHERE session = ? AND run = ? AND kind = ? AND slot >= ?"
+            self._execute(sql, *where, len(samples.records))
+        self._mirror[key] = wanted
+
+    def _notice_rewriting(self) -> None:
+        """Another process may have thinned what this session wrote: then its layer records are written anew."""
+        [rewritten] = self._execute("SELECT rewritten FROM sessions WHERE id = ?", self.session).fetchone()
+        if rewritten != self._rewritten:
+            self._rewritten = rewritten
+            self._mirror.clear()
+
+    def _execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        return self.connection.execute(sql, values)
+
+
+class FileBusy(Exception):
+    """Another process held the file for longer than we wait; nothing was changed, so it can be tried again."""
+
+
+class Transaction:
+    """A write transaction, begun as such: it waits for its turn at the start and can't be refused it later."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                raise FileBusy(str(error)) from error
+            raise
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._connection.execute("COMMIT")
+        elif self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+
+def _gather(taken: Taken, gathered: dict[Line, tuple[list[int], list[float]]]) -> None:
+    frame = taken.frame
+    lines = [(Line(frame.run, series), value) for series, value in frame.scalars]
+    if taken.smooth is not None:
+        lines.append((Line(frame.run, TRAIN_LOSS, smooth=True), taken.smooth))
+    for line, value in lines:
+        into = gathered.get(line)
+        if into is None:
+            into = gathered[line] = ([], [])
+        into[0].append(frame.step)
+        into[1].append(value)
+
+
+def _stretch_of(points: Any) -> Stretch:
+    return Stretch(points.steps, points.values)
