@@ -6,7 +6,9 @@ what counts as a change from outside. Going back is :mod:`nbdebug.training.trave
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -49,6 +51,7 @@ class Course:
         self._session = session
         self._describe = describe
         self._cost_s = 0.0
+        self._lately_s: deque[float] = deque(maxlen=5)  # a machine may stall: its median says what one costs
         self._size_bytes = 0
         self._since_s = 0.0
         self._since_steps = 0
@@ -230,8 +233,8 @@ class Course:
         self._size_bytes = snapshot.size_bytes
         self._session.recorder.record_snapshots(self.shelf.infos())
         self._rest_from_snapshots()
-        took_s = time.perf_counter() - began
-        self._cost_s += (took_s - self._cost_s) * (0.3 if self._cost_s else 1.0)
+        self._lately_s.append(time.perf_counter() - began)
+        self._cost_s = statistics.median(self._lately_s)
         return kept
 
     def complain(self, why: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from nbdebug.records.errors import CommandError
@@ -35,7 +36,7 @@ def save(model: Model, path: Path) -> Path:
         else:
             torch.save(state, beside)
         os.replace(beside, path)
-    except OSError as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise CommandError(f"the model can't be written to {path}: {error}") from error
     finally:
         beside.unlink(missing_ok=True)

@@ -190,7 +190,7 @@ class Writer:
         if index in self._states:
             return [f"set_random_state(random_states[{self._states[index]}])"]
         lines = [f"seed_all({seed})", f"seed_generators(sources, {seed})", "batches.begin_anew(batches.seen)"]
-        return [line for line in (*lines, f"seed_all({seed})") if self._sources or "sources" not in line]
+        return [line for line in lines if self._sources or "sources" not in line]
 
 
 def _operation(operation: Operation) -> list[str]:
@@ -198,23 +198,24 @@ def _operation(operation: Operation) -> list[str]:
         case Zero(layer, name):
             return [f"nn.init.zeros_({_parameter(layer, name)})"]
         case Reset(layer, method, kept):
-            before = [f"kept = [{', '.join(f'{_parameter(layer, name)}.clone()' for name in kept)}]"] if kept else []
+            copies = (f"{_parameter(layer, name)}.clone()" for name in kept)
+            before = wrapped("kept = [", copies, "]") if kept else []
             after = [f"{_parameter(layer, name)}.copy_(kept[{index}])" for index, name in enumerate(kept)]
             return [*before, f"modules[{quoted(layer)}].{method}()", *after]
         case Draw(layer, name, function, blocks, transposed, copied):
             whole = _parameter(layer, name)
             if blocks == 1:
-                return [_draw(whole, function, transposed=transposed, copied=copied)]
+                return _draw(whole, function, transposed=transposed, copied=copied)
             drawn = _draw("block", function, transposed=transposed, copied=copied)
-            return [f"for block in {whole}.chunk({blocks}):", f"    {drawn}"]
+            return [f"for block in {whole}.chunk({blocks}):", *(f"    {line}" for line in drawn)]
 
 
-def _draw(target: str, function: Function, *, transposed: bool, copied: bool) -> str:
+def _draw(target: str, function: Function, *, transposed: bool, copied: bool) -> list[str]:
     target += ".transpose(0, 1)" if transposed else ""
     options = f", nonlinearity={quoted(function.nonlinearity)}" if function.nonlinearity else ""
     if copied:
-        return f"{target}.copy_(nn.init.{function.name}({target}.contiguous(){options}))"
-    return f"nn.init.{function.name}({target}{options})"
+        return [f"drawn = nn.init.{function.name}({target}.contiguous(){options})", f"{target}.copy_(drawn)"]
+    return [f"nn.init.{function.name}({target}{options})"]
 
 
 def _parameter(layer: str, name: str) -> str:

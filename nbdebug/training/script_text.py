@@ -11,8 +11,10 @@ import re
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 
-from nbdebug.training import batches, data, script_template
+from nbdebug.training import batches, data, script_template, script_template_hand, script_template_start
 
+TEMPLATES = (script_template, script_template_hand, script_template_start)
+BORROWED = (batches, data)
 MARK = re.compile(r"\s*#: (?P<features>[\w$ ]+)$")
 SIGNATURE = re.compile(r"(?P<head>[^\n]*\w\()\n(?P<parts>(?:\s+[\w.*=\"]+,\n)+)\s*(?P<tail>\)[^\n]*)")
 WIDTH = 100
@@ -51,15 +53,15 @@ def assemble(written: Mapping[str, str], features: Iterable[str], placeholders: 
 
     A placeholder stands for a name, or for a call ``begin(NAME)`` that is replaced by lines.
     """
-    parts = {**_parts(data), **_parts(batches), **_parts(script_template)}
+    parts = {name: text for module in TEMPLATES + BORROWED for name, text in _parts(module).items()}
     template = {name: _filled(text, placeholders) for name, text in _kept(parts, frozenset(features)).items()}
     sources = {**template, **written}
     used = _reachable(sources, "main")
-    constants = [text for name, text in sources.items() if name in used and name.isupper() and name != "MAKERS"]
+    constants = {name: text for name, text in sources.items() if name in used and name.isupper() and name != "MAKERS"}
     order = ["train", *(name for name in written if name in used and not name.isupper())]
-    order += [name for name in [*_parts(script_template), *sources] if name in used and name not in order]
-    order = [name for name in dict.fromkeys(order) if not name.isupper() or name == "MAKERS"]
-    blocks = ["\n".join(constants), *(sources[name] for name in order)]
+    order += [name for name in sources if name in used and name not in ("main", *constants)]
+    order = [*dict.fromkeys(order), "main"]
+    blocks = ["\n".join(constants.values()), *(sources[name] for name in order)]
     body = "\n\n\n".join(_joined(block) for block in blocks)
     return f'{_imports(body)}\n\n{body}\n\n\nif __name__ == "__main__":\n    main()\n'
 

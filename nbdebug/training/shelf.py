@@ -40,6 +40,11 @@ class Kept:
     best: bool = False
 
     @property
+    def may_go(self) -> bool:
+        """Whether it can go at all."""
+        return not self.pinned and self.reason is not Reason.START
+
+    @property
     def protected(self) -> bool:
         """Whether it only goes when nothing else is left."""
         return self.pinned or self.best or self.reason in PROTECTED
@@ -185,7 +190,7 @@ class Shelf:
     def prepare(self, size_bytes: int, now: Place) -> None:
         """Make room for a snapshot of this size before it is taken, so that the budget holds at every moment."""
         while self._in_memory() and self.used_bytes + size_bytes > self.memory_bytes:
-            victim = self._least_missed(None, now, self._in_memory())
+            victim = self._least_missed(None, now, self._in_memory(), to_files=self.spill)
             if victim is None:
                 return
             self._clear(victim)
@@ -195,7 +200,7 @@ class Shelf:
         if newest.size_bytes > self.memory_bytes:
             self._write(newest)
         while self.used_bytes > self.memory_bytes:
-            victim = self._least_missed(newest, now, self._in_memory())
+            victim = self._least_missed(newest, now, self._in_memory(), to_files=self.spill)
             if victim is None:
                 self._remove(newest)
                 raise CommandError(
@@ -213,7 +218,7 @@ class Shelf:
 
     def _clear(self, kept: Kept) -> None:
         """Take a snapshot out of memory: into a file where that is meant, else away."""
-        if not self.spill or not self._try_write(kept):
+        if (not self.spill or not self._try_write(kept)) and kept.may_go:
             self._remove(kept)
 
     def _disk_bytes(self) -> int:
@@ -222,9 +227,14 @@ class Shelf:
     def _in_memory(self) -> list[Kept]:
         return [kept for kept in self._kept if kept.path is None]
 
-    def _least_missed(self, newest: Kept | None, now: Place, among: Iterable[Kept]) -> Kept | None:
-        """Which of these to let go: the one that replays miss least, else an old change from outside, an old best."""
-        loose = [kept for kept in among if kept is not newest and not kept.pinned and kept.reason is not Reason.START]
+    def _least_missed(
+        self, newest: Kept | None, now: Place, among: Iterable[Kept], *, to_files: bool = False
+    ) -> Kept | None:
+        """Which of these to let go: the one that replays miss least, else an old change from outside, an old best.
+
+        Into files any may go, the start and pinned ones too.
+        """
+        loose = [kept for kept in among if kept is not newest and (to_files or kept.may_go)]
         free = [kept for kept in loose if not kept.protected]
         if not free:
             return next((kept for kept in loose if not kept.best), next(iter(loose), None))

@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from nbdebug import CommandError, ConfigurationError, Debugger, State, Trainer
 from nbdebug.records.commands import Pause
 from nbdebug.training import initialization
-from nbdebug.training.timeline import Timeline
 from tests.training import zoo
 from tests.training.test_do_no_harm import assert_same, states, watched
 
@@ -391,22 +390,6 @@ def test_a_non_finite_loss_at_the_very_last_step_leaves_nothing_to_resume() -> N
     assert debugger.state is State.PAUSED
     debugger.resume()
     assert (debugger.state, debugger.status.step) == (State.IDLE, 1)
-    debugger.close()
-
-
-def test_snapshots_stay_within_their_bounds() -> None:
-    debugger = debugged(nn.Linear(4, 1))
-    session = debugger._session
-    session.timeline = Timeline(max_bytes=1_000_000_000, max_snapshots=12)
-    debugger.run(epochs=30)
-    for _ in range(20):
-        debugger.rerun(epochs=1)
-    kept = sum(map(len, session.timeline._epochs.values())) + len(session.timeline._tips)
-    assert kept <= 12
-    assert session.timeline._count == kept
-    debugger.rerun(epochs=1, start="start")
-    with pytest.raises(CommandError, match="the latest state of 'main' was let go"):
-        debugger.checkout("main")
     debugger.close()
 
 
