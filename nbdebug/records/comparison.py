@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,11 +11,15 @@ from nbdebug.records.view import Points
 
 
 class Verdict(StrEnum):
-    """Whether a branch did better than its parent, by more than other random numbers would explain."""
+    """Whether a branch did better than its parent, by more than other random numbers would explain.
+
+    ``UNDECIDED``: too few other seeds to tell.
+    """
 
     BETTER = "better"
     WORSE = "worse"
     WITHIN_NOISE = "within noise"
+    UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +27,10 @@ class SeriesComparison:
     """One curve of ``run`` against the same of ``parent``, over the steps that both have.
 
     ``parent_level`` and ``run_level`` are means over the last third of those steps; ``difference`` is the mean over
-    all seeds of run minus parent, ``interval`` its 95 % confidence interval, ``noise`` the standard deviation of the
-    parent's level from seed to seed. ``confidence`` (0 to 1) is that of the verdict. ``parent_curve``, ``run_curve``
-    and ``difference_curve`` are for drawing.
+    all seeds of run minus parent. ``interval`` is its 95 % confidence interval, infinite where that is unknown, and
+    ``noise`` the standard deviation of the parent's level from seed to seed, NaN where that is unknown. ``confidence``
+    (0 to 1) is that of the verdict, 0 where it is undecided. ``parent_curve``, ``run_curve`` and ``difference_curve``
+    are for drawing.
     """
 
     series: Series
@@ -44,6 +50,17 @@ class SeriesComparison:
     def relative(self) -> float:
         """The difference as a share of the parent's level; 0 where that is 0."""
         return self.difference / abs(self.parent_level) if self.parent_level else 0.0
+
+    def __str__(self) -> str:
+        difference = f", difference {self.difference:+.3g}" if math.isfinite(self.difference) else ""
+        low, high = self.interval
+        interval = f" [{low:+.3g}, {high:+.3g}]" if math.isfinite(low) and math.isfinite(high) else ""
+        noise = f"±{self.noise:.2g}" if math.isfinite(self.noise) else "unknown"
+        sure = f" ({self.confidence:.0%})" if self.verdict is not Verdict.UNDECIDED else ""
+        return (
+            f"{self.series.text}: {self.parent_level:.4g} → {self.run_level:.4g}{difference}{interval}, "
+            f"noise {noise}: {self.verdict}{sure}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +83,4 @@ class Comparison:
 
     def __str__(self) -> str:
         lines = [self.sentence, *(f"({self.caveat})" for _ in [0] if self.caveat)]
-        for row in self.rows:
-            low, high = row.interval
-            lines.append(
-                f"  {row.series.text}: {row.parent_level:.4g} → {row.run_level:.4g}, difference {row.difference:+.3g} "
-                f"[{low:+.3g}, {high:+.3g}], noise ±{row.noise:.2g}: {row.verdict} ({row.confidence:.0%})"
-            )
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  {row}" for row in self.rows)])

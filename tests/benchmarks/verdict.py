@@ -1,6 +1,6 @@
 """How often a comparison's verdict is right: false alarms without an effect, and power by the size of the effect.
 
-Run with ``python -m tests.benchmarks.verdict`` (two minutes on two cores). Prints tables, asserts nothing. Sizes are in
+Run with ``python -m tests.benchmarks.verdict`` (minutes on two cores). Prints tables, asserts nothing. Sizes are in
 sigma, the deviation of the parent's level from seed to seed. A verdict is right when it says better or worse as it is;
 "wrong way" counts those that say the opposite. "Paired alone" is the plain paired t-test at the same alpha. A change is
 unstable where the levels of its runs spread more than twice as much as the parent's: some of them blow up.
@@ -23,7 +23,9 @@ from torch.nn import functional as F
 from nbdebug.records.comparison import Verdict
 from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.records.view import Points
-from nbdebug.tools.comparison import ALPHA, Pair, compare, two_sided_p
+from nbdebug.tools.comparison import Pair, compare
+from nbdebug.tools.evidence import ALPHA
+from nbdebug.tools.student import two_sided_p
 
 Floats = NDArray[np.float64]
 TRAIN = Series(Signal.LOSS, split=Split.TRAIN)
@@ -34,9 +36,10 @@ PAIRS = 7
 
 @dataclass(frozen=True)
 class Tally:
-    """Of 100 comparisons: how many said within noise, lower, higher; and lower or higher by the paired test alone."""
+    """Of 100 comparisons: how many said within noise, undecided, lower, higher; and what the paired test alone says."""
 
     within: float
+    undecided: float
     lower: float
     higher: float
     paired_lower: float
@@ -45,7 +48,8 @@ class Tally:
     @property
     def line(self) -> str:
         return (
-            f"within noise {self.within:5.1f} %   lower {self.lower:5.1f} %   higher {self.higher:5.1f} %   "
+            f"within noise {self.within:5.1f} %   undecided {self.undecided:3.1f} %   "
+            f"lower {self.lower:5.1f} %   higher {self.higher:5.1f} %   "
             f"(paired alone: {100 - self.paired_lower - self.paired_higher:5.1f} / {self.paired_lower:5.1f} / "
             f"{self.paired_higher:5.1f})"
         )
@@ -68,7 +72,10 @@ def tally(
     better = Verdict.BETTER if series.signal is Signal.LOSS else Verdict.WORSE
     worse = Verdict.WORSE if better is Verdict.BETTER else Verdict.BETTER
     return Tally(
-        *(100 * said.count(verdict) / len(said) for verdict in (Verdict.WITHIN_NOISE, better, worse)),
+        *(
+            100 * said.count(verdict) / len(said)
+            for verdict in (Verdict.WITHIN_NOISE, Verdict.UNDECIDED, better, worse)
+        ),
         *(100 * paired.count(sign) / len(paired) for sign in (-1, 1)),
     )
 
