@@ -1,6 +1,7 @@
 """Draws docs/dashboard-light.png and docs/dashboard-dark.png: the quickstart, trained a while in a real JupyterLab.
 
-``python -m scripts.screenshot``, or ``make screenshot``. Works on a copy of the notebook, with the tests' tools.
+Then its branch is compared with its parent, and the model rewound by the slider. ``python -m scripts.screenshot``, with
+a folder for the pictures if not docs, or ``make screenshot``. Works on a copy of the notebook, with the tests' tools.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from tests.harness.notebook_page import FLAGS, LAB_OPTIONS, NotebookPage, Notebo
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "quickstart.ipynb"
 DASHBOARD = ".nbd"
+SLIDER = "Rewind to step"
+REWOUND_TO = 0.55
 WIDTH = 1400
 LIMIT_BYTES = 400_000
 
 
 def main() -> int:
     """Write both pictures; the exit code."""
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs"
     browser_path = find_browser()
     if browser_path is None:
         print(ADVICE, file=sys.stderr)
@@ -39,8 +43,9 @@ def main() -> int:
         ):
             notebook = notebooks.open_copy(NOTEBOOK)
             _train(notebook)
+            _travel(notebook)
             _set_width(notebook)
-            sizes = {mode: _draw(notebook, mode) for mode in ("light", "dark")}
+            sizes = {mode: _draw(notebook, mode, target) for mode in ("light", "dark")}
         browser.close()
     too_large = [mode for mode, size in sizes.items() if size > LIMIT_BYTES]
     if too_large:
@@ -60,6 +65,25 @@ def _train(notebook: NotebookPage) -> None:
     dashboard.scroll_into_view_if_needed()
 
 
+def _travel(notebook: NotebookPage) -> None:
+    """Compare the latest branch with its parent, then drag the rewind slider back."""
+    board = notebook.page.locator(DASHBOARD).first
+    board.get_by_label("Other seeds for a comparison").fill("3")
+    board.get_by_role("button", name="Compare").locator("visible=true").first.click()
+    board.locator(".nbd-sentence").wait_for(timeout=300_000)
+    board.scroll_into_view_if_needed()
+    slider = board.get_by_label(SLIDER)
+    box = slider.bounding_box()
+    assert box is not None
+    middle = box["y"] + box["height"] / 2
+    notebook.page.mouse.move(box["x"] + box["width"] * 0.9, middle)
+    notebook.page.mouse.down()
+    notebook.page.mouse.move(box["x"] + box["width"] * REWOUND_TO, middle, steps=5)
+    notebook.page.mouse.up()
+    board.get_by_text("rewound to step").wait_for()
+    notebook.page.mouse.move(0, 0)
+
+
 def _set_width(notebook: NotebookPage) -> None:
     """Widen the window until the dashboard itself is WIDTH wide, and high enough to hold it whole."""
     dashboard = notebook.page.locator(DASHBOARD).first
@@ -73,14 +97,14 @@ def _set_width(notebook: NotebookPage) -> None:
         notebook.page.wait_for_timeout(1000)
 
 
-def _draw(notebook: NotebookPage, mode: str) -> int:
+def _draw(notebook: NotebookPage, mode: str, target: Path) -> int:
     """Write one picture; its size in bytes."""
     notebook.theme(mode)
     notebook.page.wait_for_timeout(3000)  # the charts take their new colours with the next frames
-    path = ROOT / "docs" / f"dashboard-{mode}.png"
+    path = target / f"dashboard-{mode}.png"
     notebook.screenshot(path, of=DASHBOARD)
     size = path.stat().st_size
-    print(f"{path.relative_to(ROOT)}: {size:,} bytes")
+    print(f"{path}: {size:,} bytes")
     return size
 
 

@@ -1,9 +1,10 @@
 """The one widget that draws the dashboard, and what is said over its comm.
 
 From the browser, each with ``view``: ``ready``, ``ack`` (``number``), ``bye`` (gone or hidden), ``plotly`` (send
-plotly.js), ``command`` (see :func:`controls.decode`). To the browser: ``frame`` (``to``, ``number``, ``whole``; two
-buffers, JSON and float64 values), ``plotly`` (one gzip buffer), ``closed``. Nothing of it is a synced trait, so a saved
-notebook holds this module and its stylesheet, and no data. Sends on the drawing thread; hears on a kernel thread.
+plotly.js), ``command`` (see :func:`messages.decode`), ``overlay`` (``run``, ``drawn``: what the loss chart shows). To
+the browser: ``frame`` (``to``, ``number``, ``whole``; two buffers, JSON and float64 values), ``plotly`` (one gzip
+buffer), ``closed``. Nothing of it is a synced trait, so a saved notebook holds this module and its stylesheet, and no
+data. Sends on the drawing thread; hears on a kernel thread.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from plotly.offline import get_plotlyjs
 from nbdebug.dashboard import routing, theme
 
 _HERE = Path(__file__).parent
+_SCRIPTS = ("board_basics.js", "board_bar.js", "board_controls.js", "board_runs.js", "board.js")  # one module together
 
 
 @cache
@@ -31,7 +33,7 @@ def plotly_gzip() -> bytes:
 class Board(anywidget.AnyWidget):
     """The widget. ``hear`` gets every message's content, on whichever kernel thread it arrives."""
 
-    _esm = (_HERE / "board.js").read_text(encoding="utf-8")
+    _esm = "\n".join((_HERE / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     _css = theme.stylesheet() + (_HERE / "board.css").read_text(encoding="utf-8")
 
     def __init__(self, hear: Callable[[Mapping[str, Any]], None]) -> None:

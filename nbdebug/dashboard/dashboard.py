@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nbdebug.dashboard import controls, fallback
+from nbdebug.dashboard import fallback, messages
 from nbdebug.dashboard.board import Board
 from nbdebug.dashboard.picture import Painter, Picture, default_panels, difference
 from nbdebug.dashboard.stream import Stream
+from nbdebug.dashboard.tree import Legend
 from nbdebug.records.commands import Command
 from nbdebug.records.view import View
 
@@ -50,7 +51,8 @@ class Dashboard:
     def __init__(self, pull: Callable[[int], View], post: Callable[[Command], None]) -> None:
         self._pull = pull
         self._post = post
-        self._painter = Painter(default_panels())
+        self._legend = Legend()
+        self._painter = Painter(default_panels(self._legend), self._legend)
         self._stream = Stream(period_s=PERIOD_S)
         self._inbox: deque[Mapping[str, Any]] = deque()
         self._wake = threading.Event()
@@ -113,7 +115,7 @@ class Dashboard:
 
     def _hear(self, message: Mapping[str, Any]) -> None:
         if message.get("type") == "command":
-            command = controls.decode(message)
+            command = messages.decode(message)
             if command is not None:
                 self._try_post(command)
         self._inbox.append(message)
@@ -171,10 +173,19 @@ class Dashboard:
                 number = message.get("number")
                 self._stream.acknowledge(view, number if isinstance(number, int) else -1)
             case "command":
-                self._stream.acknowledge(view, -1)
-                self._next_pull = 0.0
+                self._look_again(view)
+            case "overlay":
+                run, drawn = message.get("run"), message.get("drawn")
+                if isinstance(run, str) and isinstance(drawn, bool):
+                    self._legend.choose(run, drawn)
+                self._look_again(view)
             case other:
                 log.warning("nbdebug: ignored a message from the dashboard: unknown type %r", other)
+
+    def _look_again(self, view: str) -> None:
+        """Something was done in this view: let it see soon what came of it."""
+        self._stream.acknowledge(view, -1)
+        self._next_pull = 0.0
 
     def _send(self, views: list[str], has: Mapping[tuple[str, ...], object]) -> bool:
         frame = difference(has, self._picture)

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-from nbdebug.dashboard import runbar, words
+from nbdebug.dashboard import ability, rewind, runbar, words
 from nbdebug.dashboard.figures import activations, gradient_flow, loss
+from nbdebug.dashboard.tree import training
 from nbdebug.records.commands import ClipMode
 from nbdebug.records.view import View
 
 
 def text(view: View) -> str:
-    """A few lines: progress, knobs, the three charts' read-outs, findings, runs."""
+    """A few lines: progress and place, knobs, the charts' read-outs, findings, runs, the latest comparison."""
     status, knobs = view.status, view.knobs
     goal = f"/{status.goal_epoch}" if status.goal_epoch else ""
+    word = "from disk" if view.stored else runbar.word(status)
     lines = [
-        f"nbdebug: {runbar.word(status)}, epoch {runbar.epoch_shown(status)}{goal}, step {words.count(status.step)}, "
+        f"nbdebug: {word}, epoch {runbar.epoch_shown(status)}{goal}, step {words.count(status.step)}, "
         f"in the model: {status.run}"
     ]
-    if status.message:
-        lines.append(status.message)
-    rates = ", ".join(f"{group.name} {words.rate(group.in_force)}".strip() for group in knobs.groups)
-    clip = "off" if knobs.clip.mode is ClipMode.OFF else f"{knobs.clip.mode} {knobs.clip.threshold:g}"
-    lines.append(f"lr {rates or '–'}, clip {clip}, {_dropout(view)}")
+    lines += [line for line in (status.message, ability.place(status), _activity(view)) if line]
+    if knobs.groups or not view.stored:
+        rates = ", ".join(f"{group.name} {words.rate(group.in_force)}".strip() for group in knobs.groups)
+        clip = "off" if knobs.clip.mode is ClipMode.OFF else f"{knobs.clip.mode} {knobs.clip.threshold:g}"
+        lines.append(f"lr {rates or '–'}, clip {clip}, {_dropout(view)}")
     if view.runs and any(run.train.steps.size for run in view.runs):
-        lines.append(f"loss: {loss.readout(view, len(view.runs))}")
+        lines.append(f"loss: {loss.readout(view, len(training(view.runs)))}")
     if view.gradients is not None and view.gradients.layers:
         lines.append(f"gradients: {gradient_flow.readout(view.gradients, False, view.gradients_step)}")
     if view.activations is not None and view.activations.layers:
         lines.append(f"activations: {activations.readout(view.activations, view.activations_step)}")
     lines += [f"{finding.severity}: {finding.title}. {finding.why}" for finding in view.findings]
-    if len(view.runs) > 1:
-        lines.append("runs: " + ", ".join(f"{run.run.name} ({words.plural(run.steps, 'step')})" for run in view.runs))
+    runs = training(view.runs)
+    if len(runs) > 1:
+        lines.append("runs: " + ", ".join(f"{run.run.shown} ({words.plural(run.steps, 'step')})" for run in runs))
+    if view.comparison is not None:
+        lines.append(f"comparison: {view.comparison.sentence}")
     return "\n".join(lines)
+
+
+def _activity(view: View) -> str:
+    activity = rewind.activity(view)
+    return str(activity["text"]) if activity else ""
 
 
 def _dropout(view: View) -> str:

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nbdebug.dashboard import controls, findings, runbar, runs, theme
+from nbdebug.dashboard import controls, findings, rewind, runbar, runs, snapshots, theme, verdict
 from nbdebug.dashboard.figures.activations import ActivationsPanel
 from nbdebug.dashboard.figures.gradient_flow import GradientFlowPanel
 from nbdebug.dashboard.figures.loss import Loss
-from nbdebug.dashboard.figures.panel import Drawing, Floats, Json, Panel
+from nbdebug.dashboard.figures.panel import Array, Drawing, Json, Panel
+from nbdebug.dashboard.figures.verdict import VerdictPanel
+from nbdebug.dashboard.tree import Legend
 from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.view import View
 
@@ -46,17 +48,21 @@ Part = Values | Encoded | Json
 Picture = Mapping[Key, Part]
 
 
-def default_panels() -> tuple[Panel, ...]:
+def default_panels(legend: Legend | None = None) -> tuple[Panel, ...]:
     """The charts, in the order of the page."""
-    return (Loss(), GradientFlowPanel(), ActivationsPanel())
+    legend = legend or Legend()
+    return (Loss(legend), GradientFlowPanel(), ActivationsPanel(), VerdictPanel(legend))
 
 
 class Painter:
     """Makes pictures, and keeps of each panel what need not be made again."""
 
-    def __init__(self, panels: Sequence[Panel]) -> None:
+    def __init__(self, panels: Sequence[Panel], legend: Legend | None = None) -> None:
         self._panels = tuple(panels)
+        self._legend = legend or Legend()
         self._kept: dict[str, tuple[tuple[object, ...], Drawing, dict[Key, Part]]] = {}
+        self._encoded: dict[str, dict[Key, tuple[Array, Values]]] = {}
+        self._listed: tuple[tuple[object, ...], Json] = ((), None)
         self._failed: dict[str, Finding] = {}
 
     def paint(self, view: View) -> Picture:
@@ -65,13 +71,24 @@ class Painter:
         for panel in self._panels:
             picture |= self._panel(panel, view)
         picture |= {
-            ("bar",): runbar.state(view),
+            ("bar",): runbar.state(view, self._legend),
+            ("rewind",): rewind.state(view),
+            ("stops",): rewind.stops(view),
             ("controls",): controls.state(view),
-            ("runs",): runs.state(view),
+            ("runs",): runs.state(view, self._legend),
+            ("snapshots",): self._snapshots(view),
+            ("verdict",): verdict.state(view, self._legend),
             ("findings",): findings.state((*self._failed.values(), *view.findings)),
             ("outcome",): controls.outcome(view),
         }
         return picture
+
+    def _snapshots(self, view: View) -> Json:
+        """There may be hundreds, and they seldom change."""
+        inputs = (view.snapshots, *(run.run for run in view.runs))
+        if not _same(self._listed[0], inputs):
+            self._listed = (inputs, snapshots.state(view))
+        return self._listed[1]
 
     def _panel(self, panel: Panel, view: View) -> dict[Key, Part]:
         if panel.name in self._failed:
@@ -88,7 +105,7 @@ class Painter:
     def _parts(self, panel: Panel, view: View) -> dict[Key, Part]:
         inputs = panel.inputs(view)
         kept = self._kept.get(panel.name)
-        if kept and len(kept[0]) == len(inputs) and all(a is b for a, b in zip(kept[0], inputs, strict=True)):
+        if kept and _same(kept[0], inputs):
             return kept[2]
         drawing = panel.draw(view)
         parts: dict[Key, Part] = {
@@ -97,10 +114,20 @@ class Painter:
         }
         if not drawing.empty:
             parts[panel.name, "figure"] = self._figure(panel, view, drawing, kept)
-        for (trace, attribute), array in drawing.arrays.items():
-            parts[panel.name, "array", trace, attribute] = values(array)
+        parts |= self._arrays(panel.name, drawing)
         self._kept[panel.name] = (inputs, drawing, parts)
         return parts
+
+    def _arrays(self, panel: str, drawing: Drawing) -> dict[Key, Values]:
+        """A curve that did not grow is the same array again, and need not be copied."""
+        old = self._encoded.get(panel, {})
+        new: dict[Key, tuple[Array, Values]] = {}
+        for (trace, attribute), array in drawing.arrays.items():
+            key: Key = (panel, "array", trace, attribute)
+            kept = old.get(key)
+            new[key] = kept if kept is not None and kept[0] is array else (array, values(array))
+        self._encoded[panel] = new
+        return {key: encoded for key, (_, encoded) in new.items()}
 
     def _figure(
         self, panel: Panel, view: View, drawing: Drawing, kept: tuple[object, Drawing, dict[Key, Part]] | None
@@ -110,7 +137,14 @@ class Painter:
         return Encoded(panel.skeleton(view).to_json(validate=False))
 
 
-def values(array: Floats) -> Values:
+def _same(old: tuple[object, ...], new: tuple[object, ...]) -> bool:
+    """Whether these are the same objects; numbers and texts are made anew all the time, so their values count."""
+    return len(old) == len(new) and all(
+        a is b or (isinstance(a, int | str) and a == b) for a, b in zip(old, new, strict=True)
+    )
+
+
+def values(array: Array) -> Values:
     """An array as it travels."""
     exact = np.ascontiguousarray(array, dtype=np.float64)
     return Values(exact.tobytes(), exact.shape)
@@ -121,7 +155,7 @@ def difference(old: Mapping[Key, object], new: Picture) -> tuple[bytes, bytes] |
 
     Curves grow at their end: of an array that begins as it did, only the rest is sent, and how many values to keep.
     """
-    changed = [(key, part) for key, part in new.items() if key not in old or old[key] != part]
+    changed = [(key, part) for key, part in new.items() if key not in old or _differ(old[key], part)]
     gone = [key for key in old if key not in new]
     if not changed and not gone:
         return None
@@ -132,6 +166,10 @@ def difference(old: Mapping[Key, object], new: Picture) -> tuple[bytes, bytes] |
         f'"parts":[{",".join(_parts_json(texts))}]}}'
     )
     return head.encode(), b"".join(part.data[8 * kept :] for _, part, kept in arrays)
+
+
+def _differ(old: object, new: object) -> bool:
+    return old is not new and old != new
 
 
 def _kept(old: object, new: Values) -> int:

@@ -1,32 +1,52 @@
-"""The run bar: buttons, progress and pills, as the browser is to show them. Pure; drawing thread."""
+"""The run bar: buttons, progress and pills, as the browser is to show them. Pure; drawing thread.
+
+The slider in it is told in :mod:`rewind`.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 
-from nbdebug.dashboard import theme, words
+from nbdebug.dashboard import ability, rewind, words
 from nbdebug.dashboard.figures.panel import Json
+from nbdebug.dashboard.tree import Legend
 from nbdebug.records.status import State, Status
 from nbdebug.records.view import View
 
-ACTIVE = (State.RUNNING, State.STOPPING)
+ACTIVE = (State.RUNNING, State.STOPPING, State.REWINDING)
+MOST_EPOCHS = 50  # to be told apart below the slider
+TOGGLES = {
+    State.RUNNING: "Pause",
+    State.STOPPING: "Pause",
+    State.PAUSED: "Resume",
+    State.REWINDING: "Resume",  # which it is once there
+}
 
 
-def state(view: View) -> Json:
+def state(view: View, legend: Legend | None = None) -> Json:
     """What the bar shows: every label a finished text, every number finite."""
     status = view.status
     if status.stepping:  # one step is no reason to turn Resume into Pause under the person's finger
         status = replace(status, state=State.PAUSED)
+    tones = (legend or Legend()).tones(view.runs)
     return {
-        "buttons": _buttons(status),
-        "progress": _progress(view),
-        "pills": _pills(status),
-        "state": word(status),
+        "buttons": _buttons(status, ability.blocked(view)),
+        "progress": _progress(status),
+        "pills": _pills(status, view.stored),
+        "state": "from disk" if view.stored else word(status),
         "message": status.message if status.state in (State.PAUSED, State.FAILED) else "",
-        "model": status.run,
-        "colour": next((theme.run_tone(i) for i, run in enumerate(view.runs) if run.run.name == status.run), "mute"),
+        "notice": rewind.notice(view),
+        "activity": rewind.activity(view),
+        "model": _shown(view),
+        "colour": tones.get(status.run, "mute"),
+        "stored": view.stored,
     }
+
+
+def _shown(view: View) -> str:
+    """What the person calls the run in the model."""
+    return next((run.run.shown for run in view.runs if run.run.name == view.status.run), view.status.run)
 
 
 def finished(status: Status) -> bool:
@@ -37,29 +57,27 @@ def finished(status: Status) -> bool:
 
 
 def word(status: Status) -> str:
-    """The state in one word: idle, running, paused, stopping, failed, finished."""
+    """The state in one word: idle, running, rewinding, paused, stopping, failed, finished."""
     return "finished" if finished(status) else str(status.state)
 
 
-def _buttons(status: Status) -> Json:
-    """The toggle's name and command, and which buttons make sense now."""
-    toggle = {State.RUNNING: "Pause", State.STOPPING: "Pause", State.PAUSED: "Resume"}.get(status.state, "Run")
+def _buttons(status: Status, blocked: str) -> Json:
+    """The toggle's name and command, which buttons make sense now, and why none does."""
+    toggle = TOGGLES.get(status.state, "Run")
+    able = not blocked
     return {
-        "toggle": {"label": toggle, "enabled": status.state is not State.STOPPING},
-        "step": status.state not in ACTIVE,
-        "epoch": status.state not in ACTIVE,
-        "stop": status.state in (State.RUNNING, State.PAUSED),
+        "toggle": {"label": toggle, "enabled": able},
+        "step": able and status.state not in ACTIVE,
+        "epoch": able and status.state not in ACTIVE,
+        "stop": able and status.state in (State.RUNNING, State.PAUSED),
+        "blocked": blocked,
     }
 
 
-def _progress(view: View) -> Json:
-    """How far the model and the furthest run are, as shares of the goal; epochs to tick off, 0 for none."""
-    status = view.status
-    model = _share(status)
-    ends = [int(run.train.steps[-1]) for run in view.runs if run.train.steps.size]
-    furthest = model * max([status.step, *ends]) / status.step if status.step else model
-    ticks = status.goal_epoch if status.goal_epoch and status.goal_epoch <= 100 else 0
-    return {"model": round(model, 4), "furthest": round(min(1.0, furthest), 4), "ticks": ticks, "text": _text(status)}
+def _progress(status: Status) -> Json:
+    """How far training is, as a share of its goal or of the epoch; epochs to mark, 0 for none; the same in words."""
+    ticks = status.goal_epoch if status.goal_epoch and status.goal_epoch <= MOST_EPOCHS and not status.goal_step else 0
+    return {"share": round(_share(status), 4), "ticks": ticks, "text": _text(status)}
 
 
 def _share(status: Status) -> float:
@@ -89,17 +107,18 @@ def epoch_shown(status: Status) -> int:
     return status.epoch if status.batch == 0 else status.epoch + 1
 
 
-def _pills(status: Status) -> list[list[str]]:
+def _pills(status: Status, stored: bool) -> list[list[str]]:
     """Texts in three pieces, the middle one to stand out."""
     of = f"/{status.goal_epoch}" if status.goal_epoch else ""
     pills = [["epoch", str(epoch_shown(status)), of]]
     goal = f"/{words.count(status.goal_step)}" if status.goal_step else ""
     pills.append(["step", words.count(status.step), goal])
-    if status.steps_per_s > 0 and math.isfinite(status.steps_per_s):
+    if status.steps_per_s > 0 and math.isfinite(status.steps_per_s) and not stored:
         pills.append(
             ["", f"{status.steps_per_s:.1f}" if status.steps_per_s < 1000 else f"{status.steps_per_s:,.0f}", " it/s"]
         )
-    if status.remaining_s is not None and math.isfinite(status.remaining_s) and status.state is not State.IDLE:
+    under_way = status.state is not State.IDLE and not stored
+    if under_way and status.remaining_s is not None and math.isfinite(status.remaining_s):
         pills.append(["", words.duration(status.remaining_s), " left"])
     if status.step:
         pills.append(["watching", words.percent(status.watching), ""])

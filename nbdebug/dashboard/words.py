@@ -54,6 +54,16 @@ def about(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
+def size(size_bytes: int) -> str:
+    """Memory or disk space in decimal units: ``812 kB``, ``1.2 MB``, ``14 GB``."""
+    value, unit = float(size_bytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.1f} {unit}" if value < 9.95 and unit != "B" else f"{value:.0f} {unit}"
+
+
 def plural(amount: int, noun: str) -> str:
     """``1 layer``, ``4 layers``."""
     return f"{count(amount)} {noun}" if amount == 1 else f"{count(amount)} {noun}s"

@@ -1,1 +1,1 @@
-"""The journal: every frame, outcome and finding of every run, in bounded memory."""
+"""The journal: every frame, outcome and finding of every run, in bounded memory, and in a file that outlives it."""

@@ -47,8 +47,9 @@ class RunRecord:
 class Journal:
     """Runs with their curves, outcomes, findings and marks. ``version`` changes with every entry.
 
-    With a ``store``, all of it goes to a file as well. What runs are made of is in the file when the method returns;
-    the rest follows within a second, and nobody waits for it.
+    With a ``store``, all of it goes to a file as well. Runs and manifests are in the file when the method returns, or
+    later where another process holds the file for more than five seconds; the rest follows within a second, and
+    nobody waits for it.
     """
 
     def __init__(self, store: Store | None = None) -> None:

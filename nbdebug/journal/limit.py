@@ -18,7 +18,7 @@ from nbdebug.journal.tables import SAMPLE_COLUMNS, Transaction
 
 CHECK_EVERY = 8
 BEGIN_AT, END_AT = 0.9, 0.75
-BUDGET_S = 0.25
+BUDGET_S, LAST_BUDGET_S = 0.25, 3.0
 ROWS_AT_ONCE = 8
 FEW_POINTS = 16
 FEW_SLOTS = 4
@@ -40,12 +40,18 @@ class Limit:
     def enforce(self, active: Collection[str] = ()) -> None:
         """Thin for about a quarter of a second at most, if need be; layer records of ``active`` runs here are left."""
         self._calls += 1
-        if not self._thinning and self._calls % CHECK_EVERY:
-            return
-        if not self._thinning and self._used() < max(self._limit * BEGIN_AT, self._hopeless_at):
-            return
-        end = time.monotonic() + BUDGET_S
-        self._thinning = True
+        if self._thinning or self._calls % CHECK_EVERY == 0:
+            self._enforce(active, BUDGET_S)
+
+    def leave(self) -> None:
+        """The same before the file is left as it is, with as much time as a person waits for the end."""
+        self._enforce((), LAST_BUDGET_S)
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _enforce(self, active: Collection[str], budget_s: float) -> None:
+        if not self._thinning:
+            self._thinning = self._used() >= max(self._limit * BEGIN_AT, self._hopeless_at)
+        end = time.monotonic() + budget_s
         while self._thinning and time.monotonic() < end:
             if self._used() < self._limit * END_AT:
                 self._thinning = False
@@ -53,7 +59,7 @@ class Limit:
                 self._thinning = False
                 self._hopeless_at = self._used() + self._limit // 100
         if self._pages() * self._page_bytes > self._limit:
-            self._connection.execute("PRAGMA incremental_vacuum(2048)").fetchall()
+            self._connection.executescript("PRAGMA incremental_vacuum")  # execute() frees one page and stops
 
     def _thin_larger(self, active: Collection[str]) -> bool:
         points = self._number('SELECT total(length("values") + coalesce(length(steps), 0)) FROM points')
@@ -67,14 +73,17 @@ class Limit:
     def _thin_points(self) -> bool:
         with Transaction(self._connection):
             rows = self._connection.execute(
-                'SELECT id, line, first_step, steps, "values", width FROM points '
+                'SELECT id, line, start, span, first_step, steps, "values", width FROM points '
                 f'WHERE length("values") > {8 * FEW_POINTS} ORDER BY width, id LIMIT {ROWS_AT_ONCE}'
             ).fetchall()
-            for number, line, *stretch in rows:
+            for number, line, start, span, *stretch in rows:
                 fewer = thinned(unpacked(*stretch))
+                # not an UPDATE: that would leave each row the page that it had
+                self._connection.execute("DELETE FROM points WHERE id = ?", (number,))
                 self._connection.execute(
-                    'UPDATE points SET width = ?, first_step = ?, steps = ?, "values" = ? WHERE id = ?',
-                    (fewer.width, *packed(fewer), number),
+                    'INSERT INTO points (id, line, start, span, width, first_step, steps, "values") '
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (number, line, start, span, fewer.width, *packed(fewer)),
                 )
                 self._rewrote("(SELECT session FROM lines WHERE id = ?)", line)
         return bool(rows)

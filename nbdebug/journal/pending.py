@@ -100,7 +100,8 @@ class Pending:
     """
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
+        self._lock = threading.RLock()
+        self.changed = threading.Condition(self._lock)
         self.urgent = False
         self._batch = Batch()
         self._frames = 0
@@ -111,9 +112,9 @@ class Pending:
 
     def add(self, frame: Frame, smooth: float | None) -> None:
         """Add a frame; ``smooth`` is the smoothed training loss after it. Never waits for the disk."""
-        with self.changed:
+        with self._lock:
             batch = self._batch
-            if not batch:
+            if self._frames == 0:
                 self.changed.notify_all()
             self.tickets += 1
             if self._frames < MAX_FRAMES:

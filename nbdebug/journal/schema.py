@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
+import time
 import weakref
 from collections.abc import Callable
 from contextlib import closing
@@ -19,7 +20,6 @@ from nbdebug.records.errors import ConfigurationError, FileFormatError
 FILE_NAME = "journal.sqlite"
 APPLICATION_ID = 0x6E626467
 BUSY_S = 5.0
-MAGIC = b"SQLite format 3\0"
 READ_ONLY_CODES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 
 TABLES_1 = """
@@ -84,10 +84,12 @@ def open_to_write(path: Path, connect: Callable[..., sqlite3.Connection] = sqlit
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _refuse_foreign(path)
+        _look_before(path)
         connection: sqlite3.Connection = connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.OperationalError) as error:
         raise _unwritable(path, error) from error
+    except sqlite3.DatabaseError as error:
+        raise damaged(path, error) from error
     try:
         _prepare(connection, path)
     except BaseException as error:
@@ -110,58 +112,83 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     if not path.exists():
         raise ConfigurationError(f"no journal in {path}: give the file, or the folder .nbdebug that a debugger made")
     try:
-        _refuse_foreign(path)
         connection = _connect_to_read(path)
     except OSError as error:
         raise ConfigurationError(f"the journal in {path} can't be read: {error}") from error
     except sqlite3.DatabaseError as error:
         raise damaged(path, error) from error
     try:
-        _refuse_newer(_version(connection), path)
+        _refuse_foreign(connection, path)
+        if not _version(connection):
+            raise FileFormatError(f"{path} is empty: nothing was ever recorded in it")
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def damaged(path: Path, error: Exception) -> FileFormatError:
-    """The error for a file that SQLite can't make sense of."""
+def damaged(path: Path, error: sqlite3.DatabaseError | ValueError) -> FileFormatError:
+    """The error for a file that SQLite, or we, can't make sense of."""
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
+        return FileFormatError(f"{path} is no journal of nbdebug, nor an SQLite database: give another path")
     return FileFormatError(
         f"{path} is damaged ({error}) and was left as it is: move it away, or give another path; what can be saved "
         "of it, SQLite's own .recover command saves"
     )
 
 
-def _refuse_foreign(path: Path) -> None:
-    """By the first bytes, before SQLite sees the file: opening alone may change one that another program left open."""
-    if not path.exists():
+def _look_before(path: Path) -> None:
+    """Refuse another program's file before it is opened to write, which alone may change it.
+
+    Through SQLite, never by reading the file: closing it again would drop the locks of this process's other stores.
+    """
+    if not path.exists() or not path.stat().st_size:
         return
-    with path.open("rb") as file:
-        head = file.read(100)
-    if head and not head.startswith(MAGIC):
-        raise FileFormatError(f"{path} is no journal of nbdebug, nor an SQLite database: give another path")
-    number = int.from_bytes(head[68:72], "big")
-    if head and number != APPLICATION_ID and not (number == 0 and _is_being_made(path)):
-        raise FileFormatError(f"{path} is a database of another program, no journal of nbdebug: give another path")
+    try:
+        connection = _tried(f"{path.absolute().as_uri()}?mode=ro")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in READ_ONLY_CODES:
+            return  # left by a crash, so that reading it takes writing: what it is shows when it is open
+        raise
+    with closing(connection):
+        _refuse_foreign(connection, path)
 
 
-def _is_being_made(path: Path) -> bool:
-    """Whether it is a journal after all: the bytes of one that another process makes just now may come in parts."""
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as connection:
-        number = connection.execute("PRAGMA application_id").fetchone()[0]
+def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
+    """An empty database is none of another program; it may be a journal that is being made."""
+    connection.execute("BEGIN")  # both at one moment
+    try:
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    return bool(number == APPLICATION_ID or tables == 0)
+        number = connection.execute("PRAGMA application_id").fetchone()[0]
+    finally:
+        connection.execute("COMMIT")
+    if tables and number != APPLICATION_ID:
+        raise FileFormatError(f"{path} is a database of another program, no journal of nbdebug: give another path")
+    _refuse_newer(_version(connection), path)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA busy_timeout = {round(BUSY_S * 1000)}")
-    _refuse_newer(_version(connection), path)
+    _refuse_foreign(connection, path)
     if _version(connection) < VERSION:
         _migrate(connection, path)
-    connection.execute("PRAGMA journal_mode = WAL")
+    _use_wal(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA journal_size_limit = 4194304")
     connection.execute("SELECT count(*) FROM sessions").fetchone()
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """The change takes the file for itself for a moment, and does not wait for its turn as other statements do."""
+    end = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

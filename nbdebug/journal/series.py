@@ -33,6 +33,7 @@ class Curve:
         self._capacity = capacity
         self._size = 0
         self.width = width
+        self._newest = -1
         self._bucket = np.zeros(64, dtype=np.int64)
         self._low_step = np.zeros(64, dtype=np.int64)
         self._low = np.zeros(64)
@@ -52,13 +53,18 @@ class Curve:
         self.last_step, self.last_value = step, value
         self._emitted.clear()
         bucket = step // self.width
+        fresh = bucket != self._newest and self._open(bucket)
         at = self._size - 1
-        if self._size == 0 or self._bucket[at] != bucket:
-            at = self._open(bucket)
         if not math.isfinite(value):
             if self._odd_step[at] < 0:
                 self._odd_step[at], self._odd[at] = step, value
-            return
+        elif fresh:
+            self._low_step[at] = self._high_step[at] = step
+            self._low[at] = self._high[at] = value
+        else:
+            self._widen(at, step, value)
+
+    def _widen(self, at: int, step: int, value: float) -> None:
         if self._low_step[at] < 0 or value < self._low[at]:
             self._low_step[at], self._low[at] = step, value
         if self._high_step[at] < 0 or value > self._high[at]:
@@ -110,19 +116,20 @@ class Curve:
         order = np.argsort(steps, kind="stable")
         return Points(steps[order], values[order])
 
-    def _open(self, bucket: int) -> int:
+    def _open(self, bucket: int) -> bool:
+        """Open a bucket; false when room had to be made and the last one came to cover it."""
         while self._size >= self._capacity:
             self._merge()
             bucket = self.last_step // self.width
-            if self._bucket[self._size - 1] == bucket:
-                return self._size - 1
+            if self._newest == bucket:
+                return False
         if self._size == len(self._bucket):
             self._grow()
         at = self._size
-        self._bucket[at] = bucket
+        self._bucket[at] = self._newest = bucket
         self._low_step[at] = self._high_step[at] = self._odd_step[at] = -1
         self._size += 1
-        return at
+        return True
 
     def _grow(self) -> None:
         for name in _ARRAYS:
@@ -152,10 +159,12 @@ class Curve:
         ):
             steps[:size], values[:size] = steps[kept], values[kept]
         self._size = size
+        self._newest = int(self._bucket[size - 1])
 
     def _copy(self) -> Curve:
         twin = Curve(self._capacity)
         twin.width, twin._size, twin.last_step = self.width, self._size, self.last_step
+        twin._newest = self._newest
         for name in _ARRAYS:
             setattr(twin, name, getattr(self, name)[: self._size].copy())
         return twin

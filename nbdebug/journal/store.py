@@ -155,6 +155,7 @@ class _Writer:
             while self._batch or self.pending:
                 self._flush()
             self.tables.end()
+            self._limit.leave()
         except FileBusy as error:
             self._fail(f"another process holds the file ({error})")
         except Exception as error:  # whatever it is, training must not feel it, and somebody must hear of it

@@ -7,6 +7,7 @@ holds, and only those that changed are written.
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import socket
@@ -90,7 +91,9 @@ class Tables:
         """The session is over: note it, and join what small rows there are."""
         with Transaction(self.connection):
             for state in self._lines.values():
-                self._join(state, 0, [number for level in reversed(state.levels) for number in level])
+                numbers = [number for level in state.levels for number in level]
+                state.levels = [[]]
+                self._join(state, 0, numbers)
             self._execute("UPDATE sessions SET ended_s = ? WHERE id = ?", time.time(), self.session)
         self._lines.clear()
 
@@ -206,17 +209,22 @@ class Tables:
             self._join(state, level + 1, numbers)
 
     def _join(self, state: LineState, level: int, numbers: list[int]) -> None:
-        if len(numbers) < 2:
-            return
+        """One row of many; those that were thinned, and so are of another width, make rows of their own."""
         marks = ",".join("?" * len(numbers))
         rows = self._execute(
-            f'SELECT start, span, first_step, steps, "values", width FROM points WHERE id IN ({marks}) ORDER BY start',
+            f'SELECT id, start, span, first_step, steps, "values", width FROM points WHERE id IN ({marks}) '
+            "ORDER BY start",
             *numbers,
         ).fetchall()
-        self._execute(f"DELETE FROM points WHERE id IN ({marks})", *numbers)
-        span = sum(row[1] for row in rows)
-        number = self._insert_points(state, rows[0][0], span, joined([unpacked(*row[2:]) for row in rows]))
-        self._keep(state, level, number, span)
+        for _, same_width in itertools.groupby(rows, key=lambda row: row[-1]):
+            group = list(same_width)
+            span = sum(row[2] for row in group)
+            number = group[0][0]
+            if len(group) > 1:
+                self.connection.executemany("DELETE FROM points WHERE id = ?", [(row[0],) for row in group])
+                stretch = joined([unpacked(*row[3:]) for row in group])
+                number = self._insert_points(state, group[0][1], span, stretch)
+            self._keep(state, level, number, span)
 
     # -- layer records ------------------------------------------------------------------------------------------
 

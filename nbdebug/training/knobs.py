@@ -80,11 +80,15 @@ class RateGroup:
 
 @dataclass(frozen=True)
 class KnobSettings:
-    """What a snapshot keeps of the knobs; learning rates themselves are the optimizer's."""
+    """What a snapshot keeps of the knobs; learning rates themselves are the optimizer's.
+
+    ``first_rates`` are the groups' rates when they were first seen, which a schedule without a base of its own scales.
+    """
 
     factors: tuple[float, ...]
     clip: Clip
     dropout: tuple[float, ...]
+    first_rates: tuple[float, ...] = ()
 
 
 @dataclass
@@ -168,12 +172,15 @@ class Knobs:
     def settings(self) -> KnobSettings:
         """For a snapshot."""
         dropout = tuple(_dropout_of(layer) for layer in self.dropout_layers.values())
-        return KnobSettings(tuple(group.factor for group in self.groups), self.clip, dropout)
+        factors = tuple(group.factor for group in self.groups)
+        return KnobSettings(factors, self.clip, dropout, tuple(group.first_lr for group in self.groups))
 
     def restore(self, settings: KnobSettings) -> None:
         """From a snapshot; the learning rates come back with the optimizer."""
         for group, factor in zip(self.groups, settings.factors, strict=False):
             group.factor = factor
+        for group, rate in zip(self.groups, settings.first_rates, strict=False):
+            group.first_lr = rate
         self.clip = settings.clip
         for layer, p in zip(self.dropout_layers.values(), settings.dropout, strict=False):
             _set_dropout(layer, p)

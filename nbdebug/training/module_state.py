@@ -141,10 +141,15 @@ def _restore_buffer(
     present = module._buffers[key]
     if copied is None:
         module._buffers[key] = None
-    elif present is not None and original is not None and present is original() and present.shape == copied.shape:
+    elif present is not None and present.shape == copied.shape and _is_still(present, original):
         present.copy_(copied)
     else:
         module._buffers[key] = copied.clone()
+
+
+def _is_still(present: torch.Tensor, original: weakref.ref[torch.Tensor] | None) -> bool:
+    """Whether a buffer is the tensor that was copied; what comes from a file, of another process, has none to be."""
+    return original is None or present is original()
 
 
 def _attributes(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, str, torch.Tensor]]:

@@ -62,12 +62,16 @@ def restore(optimizer: Optimizer, kept: Any) -> None:
         return
     options, states, _ = kept
     del optimizer.param_groups[len(options) :]
+    written: set[int] = set()
     for group, option in zip(optimizer.param_groups, options, strict=True):
         for key in set(group) - set(option) - {"params"}:
             del group[key]
         for key, value in deep_copy(option).items():
-            if isinstance(value, torch.Tensor) and isinstance(group.get(key), torch.Tensor):
-                group[key].copy_(value)
+            present = group.get(key)
+            is_own = isinstance(present, torch.Tensor) and id(present) not in written
+            if isinstance(value, torch.Tensor) and is_own:
+                present.copy_(value)
+                written.add(id(present))
             else:
                 group[key] = value
     optimizer.state.clear()

@@ -76,7 +76,8 @@ def write(snapshot: Snapshot, path: str | os.PathLike[str], *, about: Mapping[st
     if encoder.refused:
         raise CommandError("\n".join(_in_words(refusal) for refusal in encoder.refused))
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    header = _header(text, encoder.tensors)
+    tensors = dict(sorted(encoder.tensors.items(), key=lambda item: -item[1].element_size()))  # so that each is aligned
+    header = _header(text, tensors)
     if len(header) > MAX_HEADER_BYTES:
         raise CommandError(
             f"can't be written to a file: besides its tensors it holds {len(header):,} bytes of plain values, more "
@@ -86,7 +87,7 @@ def write(snapshot: Snapshot, path: str | os.PathLike[str], *, about: Mapping[st
     with appearing(target) as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
-        for tensor in encoder.tensors.values():
+        for tensor in tensors.values():
             file.write(_raw(tensor))
     return target.stat().st_size
 
@@ -135,11 +136,10 @@ def _header(text: str, tensors: Mapping[str, torch.Tensor]) -> bytes:
     entries: dict[str, Any] = {}
     end = 0
     for key, tensor in tensors.items():
-        raw = _raw(tensor)
+        begin, end = end, end + tensor.numel() * tensor.element_size()
         native = NATIVE.get(tensor.dtype)
-        shape = list(tensor.shape) if native else [len(raw)]
-        entries[key] = {"dtype": native or "U8", "shape": shape, "data_offsets": [end, end + len(raw)]}
-        end += len(raw)
+        shape = list(tensor.shape) if native else [end - begin]
+        entries[key] = {"dtype": native or "U8", "shape": shape, "data_offsets": [begin, end]}
     header = {"__metadata__": {KEY: text, CHECKSUM_KEY: _checksum(text, tensors.__getitem__, tensors)}, **entries}
     encoded = json.dumps(header, separators=(",", ":")).encode()
     return encoded + b" " * (-len(encoded) % 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from playwright.sync_api import Locator
@@ -70,6 +71,31 @@ class DashboardPage:
         mouse.down()
         mouse.move(box["x"] + box["width"] * share, middle, steps=5)
         mouse.up()
+
+    def hold(self, label: str, share: float) -> None:
+        """Press the mouse on a slider and drag it to a share of its width; it stays pressed."""
+        self.control(label).scroll_into_view_if_needed()
+        box = self.control(label).bounding_box()
+        assert box is not None
+        middle = box["y"] + box["height"] / 2
+        mouse = self.notebook.page.mouse
+        mouse.move(box["x"] + box["width"] * 0.9, middle)
+        mouse.down()
+        mouse.move(box["x"] + box["width"] * share, middle, steps=5)
+
+    def release(self) -> None:
+        self.notebook.page.mouse.up()
+
+    def row(self, title: str) -> Locator:
+        """A run's row in the table of runs."""
+        name = self.notebook.page.locator(".nbd-text", has_text=re.compile(f"^{re.escape(title)}$"))
+        return self.root.locator(".nbd-tree tbody tr").filter(has=name).first
+
+    def shapes(self, panel: str) -> list[dict[str, Any]]:
+        """The lines and boxes that plotly has drawn over a chart."""
+        plot = self.root.locator(f"[data-panel={panel}] .nbd-plot")
+        found: list[dict[str, Any]] = plot.evaluate("plot => JSON.parse(JSON.stringify(plot.layout?.shapes ?? []))")
+        return found
 
     def traces(self, panel: str) -> dict[str, dict[str, Any]]:
         """What plotly has drawn in a chart, by trace name: plain lists."""

@@ -6,24 +6,30 @@ from dataclasses import replace
 
 import pytest
 
-from nbdebug.dashboard import controls, findings, runbar, runs
+from nbdebug.dashboard import controls, findings, messages, runbar, runs
 from nbdebug.dashboard.fallback import text
 from nbdebug.records.commands import (
     Changes,
     Checkout,
     Clip,
     ClipMode,
+    Compare,
+    DeleteRun,
+    DropSnapshot,
+    EditRun,
     InitScheme,
     Outcome,
     Pause,
     Reinitialize,
     Rerun,
     Resume,
+    Rewind,
     SetKnobs,
     Start,
     StartPoint,
     Step,
     Stop,
+    TakeSnapshot,
 )
 from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.status import GroupRate, State, Status
@@ -50,11 +56,25 @@ from tests.dashboard import views
             {"command": "rerun", "start": "last_epoch", "epochs": 2},
             Rerun(StartPoint.LAST_EPOCH, epochs=2, keep_knobs=True),
         ),
+        ({"command": "rerun", "start": "here", "epochs": 1}, Rerun(StartPoint.HERE, epochs=1, keep_knobs=True)),
+        ({"command": "rerun", "start": "best", "epochs": 1}, Rerun(StartPoint.BEST, epochs=1, keep_knobs=True)),
         ({"command": "checkout", "run": "main"}, Checkout("main")),
+        ({"command": "checkout", "snapshot": "main@40"}, Checkout(snapshot="main@40")),
+        ({"command": "rewind", "step": 0}, Rewind(0)),
+        ({"command": "rewind", "step": 1240}, Rewind(1240)),
+        ({"command": "compare", "run": "b", "seeds": 12}, Compare("b", 12)),
+        ({"command": "edit_run", "run": "b", "title": " calm  er\n"}, EditRun("b", title="calm er")),
+        ({"command": "edit_run", "run": "b", "title": ""}, EditRun("b", title="")),
+        ({"command": "edit_run", "run": "b", "note": "a\nb "}, EditRun("b", note="a\nb")),
+        ({"command": "edit_run", "run": "b", "pinned": False}, EditRun("b", pinned=False)),
+        ({"command": "delete_run", "run": "b"}, DeleteRun("b")),
+        ({"command": "take_snapshot", "name": " lunch "}, TakeSnapshot("lunch")),
+        ({"command": "take_snapshot"}, TakeSnapshot()),
+        ({"command": "drop_snapshot", "name": "lunch"}, DropSnapshot("lunch")),
     ],
 )
 def test_every_message_has_its_command(message, command):
-    assert controls.decode({"type": "command", "view": "v", **message}) == command
+    assert messages.decode({"type": "command", "view": "v", **message}) == command
 
 
 @pytest.mark.parametrize(
@@ -79,10 +99,29 @@ def test_every_message_has_its_command(message, command):
         ({"command": "reinitialize", "scheme": [], "seed": 1}, "is no text"),
         ({"command": "rerun", "start": "start", "epochs": 0}, "is not between"),
         ({"command": "checkout"}, "no run named"),
+        ({"command": "checkout", "snapshot": ""}, "no snapshot named"),
+        ({"command": "checkout", "run": "x" * 1001}, "1,000 are the most"),
+        ({"command": "rewind"}, "is no number"),
+        ({"command": "rewind", "step": -1}, "is not between"),
+        ({"command": "rewind", "step": 1.5}, "no whole number"),
+        ({"command": "rewind", "step": True}, "is no number"),
+        ({"command": "rerun", "start": "main", "epochs": 1}, "is not known"),
+        ({"command": "compare", "run": "b", "seeds": 2}, "is not between"),
+        ({"command": "compare", "run": "b", "seeds": 13}, "is not between"),
+        ({"command": "compare", "seeds": 6}, "no run named"),
+        ({"command": "edit_run", "run": "b"}, "nothing to edit"),
+        ({"command": "edit_run", "run": "b", "title": "x" * 201}, "200 are the most"),
+        ({"command": "edit_run", "run": "b", "note": "x" * 2001}, "2,000 are the most"),
+        ({"command": "edit_run", "run": "b", "title": None}, "is no text"),
+        ({"command": "edit_run", "run": "b", "pinned": 1}, "neither true nor false"),
+        ({"command": "edit_run", "title": "x"}, "no run named"),
+        ({"command": "delete_run", "run": 3}, "is no text"),
+        ({"command": "take_snapshot", "name": 3}, "is no text"),
+        ({"command": "drop_snapshot", "name": ""}, "no name named"),
     ],
 )
 def test_nonsense_is_ignored_and_logged(message, complaint, caplog):
-    assert controls.decode(message) is None
+    assert messages.decode(message) is None
     assert complaint in caplog.text
 
 
@@ -119,6 +158,7 @@ def test_a_refusal_is_the_last_outcome():
         (Status(State.RUNNING), "running", "Pause", {"stop"}),
         (Status(State.PAUSED), "paused", "Resume", {"step", "epoch", "stop"}),
         (Status(State.STOPPING), "stopping", "Pause", set()),
+        (Status(State.REWINDING), "rewinding", "Resume", set()),
         (Status(State.FAILED), "failed", "Run", {"step", "epoch"}),
         (Status(State.IDLE, epoch=3, step=30, goal_epoch=3), "finished", "Run", {"step", "epoch"}),
     ],

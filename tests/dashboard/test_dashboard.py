@@ -96,6 +96,20 @@ def test_a_command_is_posted_at_once(shown):
     assert source.commands == [Pause()]
 
 
+def test_a_run_switched_off_leaves_the_chart_and_asks_training_for_nothing(shown):
+    source, _, board, wire = shown
+    board._on_message(board, {"type": "ready", "view": "v"}, [])
+    until(lambda: len(wire) == 1)
+    board._on_message(board, {"type": "ack", "view": "v", "number": wire[0]["number"]}, [])
+    board._on_message(board, {"type": "overlay", "view": "v", "run": "main", "drawn": False}, [])
+    until(lambda: len(wire) == 2)
+    assert dict(shown[1]._legend.choices) == {"main": False} and source.commands == []
+    board._on_message(board, {"type": "overlay", "view": "v", "run": "main", "drawn": "yes"}, [])
+    board._on_message(board, {"type": "ready", "view": "w"}, [])
+    until(lambda: any("w" in content["to"] for content in wire))
+    assert dict(shown[1]._legend.choices) == {"main": False}
+
+
 @pytest.mark.parametrize(
     "garbage",
     [None, 3, "x", {}, {"view": 1}, {"view": "v"}, {"view": "v", "type": []}, {"view": "v", "type": "command"}],
@@ -159,7 +173,7 @@ def test_the_text_is_beside_the_widget(shown):
 
 def test_the_saved_state_stays_small(shown):
     state = shown[2].get_state()
-    assert sum(len(str(value)) for value in state.values()) < 64_000
+    assert sum(len(str(value)) for value in state.values()) < 96_000  # the module and its stylesheet, no data
 
 
 def test_routing_leaves_comms_without_the_feature_alone():

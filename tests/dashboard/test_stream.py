@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from nbdebug.dashboard.figures.panel import cover
 from nbdebug.dashboard.picture import Painter, default_panels, difference, values
 from nbdebug.dashboard.stream import Stream
+from nbdebug.records.status import Status
 from tests.dashboard import views
 
 PICTURE = {("a",): 1}
@@ -104,3 +106,30 @@ def test_a_panel_that_raises_is_switched_off_and_told(caplog):
     assert len(caplog.records) == 1
     painter.paint(views.view())
     assert len(caplog.records) == 1
+
+
+def test_a_drawing_is_kept_while_its_inputs_are_and_equal_numbers_count_as_the_same():
+    drawn = []
+
+    class Counting:
+        name = title = "counting"
+
+        def inputs(self, view):
+            return (view.runs, int(str(view.status.step)))  # a number made anew, as a status is
+
+        def draw(self, view):
+            drawn.append(view.status.step)
+            return cover("nothing yet")
+
+    painter = Painter([Counting()])
+    runs = (views.run(train=[1.0]),)
+    for step in (1000, 1000, 1001, 1001):
+        painter.paint(views.view(runs=runs, status=Status(step=step)))
+    assert drawn == [1000, 1001]
+
+
+def test_a_curve_that_grew_is_encoded_anew():
+    painter = Painter(default_panels())
+    for values_of_run in ([1.0, 2.0], [1.0, 2.0, 3.0]):
+        picture = painter.paint(views.view(runs=(views.run(train=values_of_run),)))
+        assert picture["loss", "array", "main train", "y"] == values(np.array(values_of_run))

@@ -59,7 +59,9 @@ def kill_once(path: Path, after_s: float) -> Survived:
     when = {int(step): float(at) for step, at in told}
     stored = check(path)
     last = max(when)
-    return Survived(last, stored, when[last] - when[stored] if 0 < stored < last else 0.0 if stored else when[last] - when[1])
+    return Survived(
+        last, stored, when[last] - when[stored] if 0 < stored < last else 0.0 if stored else when[last] - when[1]
+    )
 
 
 def check(path: Path) -> int:

@@ -30,7 +30,16 @@ from tests.journal.made import activations, flow
 
 POINTS = Points(np.array([1, 2, 3]), np.array([0.1, np.nan, -np.inf]))
 ROW = SeriesComparison(
-    Series(Signal.LOSS, split=Split.VAL), True, 0.5, math.inf, math.nan, (-1.0, 2.5), 0.1, 0.9, Verdict.WORSE, *[POINTS] * 3
+    Series(Signal.LOSS, split=Split.VAL),
+    True,
+    0.5,
+    math.inf,
+    math.nan,
+    (-1.0, 2.5),
+    0.1,
+    0.9,
+    Verdict.WORSE,
+    *[POINTS] * 3,
 )
 RECORDS = [
     flow(3),
@@ -105,6 +114,7 @@ ARRAY = '{"$":"array","of":%s}'
         ('{"$":"Run"}', None),
         (b"no zlib", None),
         (ARRAY % '["|O",[1],0]', b"12345678"),
+        (ARRAY % '["<U2",[1],0]', b"12345678"),
         (ARRAY % '["<f8",[2],0]', b"12345678"),
         (ARRAY % '["<f8",[1],99]', b"12345678"),
         ("[" * 100_000, None),

@@ -613,10 +613,12 @@ def test_a_comparison_leaves_everything_where_it_was() -> None:
     assert (made_of.first_step, made_of.last_step) == (6, 20)
     assert_same(everything(setup, debugger), there)
     assert debugger.status.run == "lr 0.1"
-    noise = [run for run in debugger.runs.values() if run.kind is RunKind.NOISE]
+    noise = [run for run in debugger._journal.runs.values() if run.kind is RunKind.NOISE]
     assert len(noise) == 7, "three seeds on both sides, and a look whether the branch repeats"
     debugger.compare("main", "lr 0.1", seeds=3)
-    assert len([run for run in debugger.runs.values() if run.kind is RunKind.NOISE]) == 7, "nothing is rerun twice"
+    assert len([run for run in debugger._journal.runs.values() if run.kind is RunKind.NOISE]) == 7, (
+        "nothing is rerun twice"
+    )
     debugger.run(steps=3)
     assert debugger.status.run == "lr 0.1"
     assert debugger.status.step == 23

@@ -259,6 +259,18 @@ def test_other_tools_can_open_it(tmp_path: Path) -> None:
         assert torch.equal(opened[f"modules/parameters/{name}"], parameter), name
 
 
+def test_tensors_are_aligned_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "kept.safetensors"
+    for name in ("a", "ab", "abc", "abcd", "abcde", "abcdef", "abcdefg", "abcdefgh"):
+        odd = [torch.zeros(3, dtype=torch.bool), torch.zeros(1), torch.zeros(5, dtype=torch.float64)]
+        snapshot_file.write(holding({name: odd}), path, about={})
+        raw = path.read_bytes()
+        begin = 8 + struct.unpack("<Q", raw[:8])[0]
+        entries = json.loads(raw[8:begin])
+        for key, size in zip(range(3), (1, 4, 8), strict=True):
+            assert (begin + entries[f"state/entry/{name}/{key}"]["data_offsets"][0]) % size == 0, name
+
+
 @pytest.mark.filterwarnings("ignore:Sparse CSR")
 def test_what_no_file_can_hold_is_refused_all_at_once_in_words(tmp_path: Path) -> None:
     kept = holding({"model": [1, torch.zeros(2, device="meta")], "loop": None})

@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nbdebug.dashboard import theme, words
-from nbdebug.dashboard.figures.panel import Drawing, Floats, Json, cover
+from nbdebug.dashboard.figures.panel import Array, Drawing, Floats, Json, cover
 from nbdebug.records.frames import Activations
 from nbdebug.records.view import View
 
@@ -86,11 +86,11 @@ def _centres(bins: int) -> Floats:
     return (np.arange(bins, dtype=np.float64) + 0.5) * (2 / bins) - 1.0
 
 
-def _ridges(shown: Activations) -> dict[tuple[str, str], Floats]:
+def _ridges(shown: Activations) -> dict[tuple[str, str], Array]:
     layers, bins = shown.counts.shape
     centres = _centres(bins)
     x = np.concatenate([centres, [1.0, -1.0]])
-    arrays: dict[tuple[str, str], Floats] = {}
+    arrays: dict[tuple[str, str], Array] = {}
     for index, (layer, ridge) in enumerate(zip(shown.layers, heights(shown.counts), strict=True)):
         name, base = words.plain(layer), float(layers - 1 - index)
         arrays[name, "x"] = x
@@ -99,7 +99,7 @@ def _ridges(shown: Activations) -> dict[tuple[str, str], Floats]:
     return arrays
 
 
-def _heat(shown: Activations) -> dict[tuple[str, str], Floats]:
+def _heat(shown: Activations) -> dict[tuple[str, str], Array]:
     return {("counts", "z"): heights(shown.counts), ("counts", "customdata"): shown.counts}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nbdebug.dashboard import theme, words
-from nbdebug.dashboard.figures.panel import Drawing, Floats, Json, cover
+from nbdebug.dashboard.figures.panel import Array, Drawing, Json, cover
 from nbdebug.records.commands import Clip, ClipMode
 from nbdebug.records.frames import GradientFlow, GradientState
 from nbdebug.records.view import View
@@ -44,7 +44,7 @@ class GradientFlowPanel:
         if flow is None or not flow.layers:
             return cover("gradients per layer, from the first step on")
         clipped = view.knobs.clip.mode is not ClipMode.OFF
-        arrays: dict[tuple[str, str], Floats] = {("mean", "y"): flow.mean, ("max", "y"): flow.max}
+        arrays: dict[tuple[str, str], Array] = {("mean", "y"): flow.mean, ("max", "y"): flow.max}
         if clipped:
             arrays |= {("mean clipped", "y"): flow.clipped_mean, ("max clipped", "y"): flow.clipped_max}
         for name, where in edges(flow).items():

@@ -1,28 +1,36 @@
-"""The loss chart: every run's raw, smoothed and validation loss over steps, with a mark at each intervention.
+"""The loss chart: every drawn run's raw, smoothed and validation loss over steps, and what was done along the way.
 
 Pure; drawing thread. Traces are named ``<run> train``, ``<run> smooth`` and ``<run> val`` and hold exactly the
-points given. What is not finite cannot be placed on the axis: it is shown at the top edge, as ``NaN`` or ``inf``.
+points given. Only a branch's smooth curve begins with one point more, its parent's at the step where it left, so that
+it is seen to leave there. What is not finite cannot be placed on the axis: it is shown at the top edge, as ``NaN`` or
+``inf``.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
 
-from nbdebug.dashboard import theme, words
-from nbdebug.dashboard.figures.panel import Drawing, Floats, Json, cover
-from nbdebug.records.runs import Mark
+from nbdebug.dashboard import ability, theme, words
+from nbdebug.dashboard.figures import landmarks, marks
+from nbdebug.dashboard.figures.panel import Array, Drawing, Floats, cover
+from nbdebug.dashboard.tree import Legend, training
 from nbdebug.records.view import Points, RunView, View
 
-MOST_RUNS = 12
-MOST_LABELS = 8
 MOST_MARKERS = 80
 EDGE = 0.965
-LABEL_LETTERS = 26
-LABEL_SHARE = 0.018  # of the chart's width, a letter
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """A branch's smooth curve with its parent's point before it, and what both were made of."""
+
+    smooth: Points
+    fork: tuple[float, float]
+    curve: tuple[Floats, Floats]
 
 
 class Loss:
@@ -31,40 +39,44 @@ class Loss:
     name = "loss"
     title = "Loss"
 
+    def __init__(self, legend: Legend | None = None) -> None:
+        self._legend = legend or Legend()
+        self._joined: dict[str, _Joined] = {}
+
     def inputs(self, view: View) -> tuple[object, ...]:
-        """The curves themselves: they grow with every step."""
-        return (view.runs, view.marks, view.status.run)
+        """The curves and marks themselves, not the tuples that they come in: those are new every time."""
+        curves = (each for run in view.runs for each in (run.run, run.train, run.smooth, run.val))
+        status = view.status
+        here = status.step if ability.rewound(status) else -1
+        return (*curves, *view.marks, view.snapshots, self._legend.choices, status.run, here, status.last_step)
 
     def draw(self, view: View) -> Drawing:
         """All points of the drawn runs, and the marks as lines and labels."""
-        runs = drawn_runs(view)
-        if not any(run.train.steps.size or run.val.steps.size for _, run in runs):
+        runs = self._legend.drawn(view)
+        if not runs and training(view.runs):
+            return cover("every run is switched off: tick one in the table of runs")
+        if not any(run.train.steps.size or run.val.steps.size for run in runs):
             return cover("press ▶ to train")
-        arrays: dict[tuple[str, str], Floats] = {}
-        for _, run in runs:
-            for kind, points in (("train", run.train), ("smooth", run.smooth), ("val", run.val)):
-                name = trace_name(run, kind)
-                arrays[name, "x"] = points.steps.astype(np.float64)
-                arrays[name, "y"] = points.values
-        for kind, steps in non_finite([run for _, run in runs]).items():
-            arrays[kind, "x"] = steps
-            arrays[kind, "y"] = np.full(steps.size, EDGE)
-            labels = _first_of_clusters(steps)
-            arrays[f"{kind} label", "x"] = labels
-            arrays[f"{kind} label", "y"] = np.full(labels.size, EDGE - 0.03)
+        tones = self._legend.tones(view.runs)
+        by_name = {run.run.name: run for run in view.runs}
+        forks = {run.run.name: at for run in runs if run.smooth.steps.size and (at := landmarks.fork(run, by_name))}
+        best = landmarks.best_ones(view, runs)
         return Drawing(
             readout=readout(view, len(runs)),
-            structure=_structure(runs),
-            arrays=arrays,
-            layout={**_marks(view), "meta": {"log": _positive(runs)}},
-            traces={trace_name(run, "val"): {"mode": _val_mode(run)} for _, run in runs},
+            structure=_structure(runs, tones),
+            arrays=self._curves(runs, forks) | _edge_arrays(runs) | landmarks.arrays(view, runs, forks, best),
+            layout={**marks.lines(view, runs, tones), "meta": {"log": _positive(runs)}},
+            traces={trace_name(run, "val"): {"mode": _val_mode(run)} for run in runs}
+            | landmarks.patches(runs, forks, best, tones),
         )
 
     def skeleton(self, view: View) -> go.Figure:
         """Branches lie over their parents; the first run's validation has its own colour, as the eye expects."""
         figure = go.Figure()
-        for index, run in drawn_runs(view):
-            figure.add_traces(_run_traces(index, run))
+        tones, first = self._legend.tones(view.runs), training(view.runs)[0].run.name
+        for run in self._legend.drawn(view):
+            figure.add_traces(_run_traces(run, tones[run.run.name], first=run.run.name == first))
+        figure.add_traces(landmarks.traces())
         for kind, symbol in (("NaN", "x"), ("inf", "triangle-up")):
             marker = {"symbol": symbol, "size": 8, "color": theme.tone("bad")}
             hover = f"{kind} at step %{{x:,}}<extra></extra>"
@@ -83,14 +95,37 @@ class Loss:
         )
         return figure
 
+    def _curves(
+        self, runs: Sequence[RunView], forks: Mapping[str, tuple[float, float]]
+    ) -> dict[tuple[str, str], Array]:
+        arrays: dict[tuple[str, str], Array] = {}
+        for run in runs:
+            for kind, points in (("train", run.train), ("smooth", run.smooth), ("val", run.val)):
+                name = trace_name(run, kind)
+                arrays[name, "x"], arrays[name, "y"] = points.steps, points.values
+        self._joined = {run.run.name: self._join(run, forks[run.run.name]) for run in runs if run.run.name in forks}
+        for run in runs:
+            if run.run.name in forks:
+                name = trace_name(run, "smooth")
+                arrays[name, "x"], arrays[name, "y"] = self._joined[run.run.name].curve
+        return arrays
 
-def drawn_runs(view: View) -> list[tuple[int, RunView]]:
-    """The runs to draw with their colour's index: the first, the one in the model, and the latest."""
-    numbered = list(enumerate(view.runs))
-    if len(numbered) <= MOST_RUNS:
-        return numbered
-    kept = set(range(len(numbered) - MOST_RUNS + 2, len(numbered))) | {0}
-    return [(i, run) for i, run in numbered if i in kept or run.run.name == view.status.run]
+    def _join(self, run: RunView, fork: tuple[float, float]) -> _Joined:
+        """A branch's smooth curve from its parent's on: the same arrays again while it has not grown."""
+        kept = self._joined.get(run.run.name)
+        if kept is not None and kept.smooth is run.smooth and kept.fork == fork:
+            return kept
+        return _Joined(run.smooth, fork, landmarks.prepended(fork, run.smooth))
+
+
+def _edge_arrays(runs: Sequence[RunView]) -> dict[tuple[str, str], Array]:
+    """The marks at the top edge, and where one of a cluster is labelled."""
+    arrays: dict[tuple[str, str], Array] = {}
+    for kind, steps in non_finite(runs).items():
+        labels = _first_of_clusters(steps)
+        arrays[kind, "x"], arrays[kind, "y"] = steps, np.full(steps.size, EDGE)
+        arrays[f"{kind} label", "x"], arrays[f"{kind} label", "y"] = labels, np.full(labels.size, EDGE - 0.03)
+    return arrays
 
 
 def _val_mode(run: RunView) -> str:
@@ -141,110 +176,38 @@ def readout(view: View, drawn: int) -> str:
             best = int(np.nanargmin(np.where(np.isfinite(run.val.values), run.val.values, np.nan)))
             best_value = words.number(float(run.val.values[best]))
             parts.append(f"best {best_value} at {words.count(int(run.val.steps[best]))}")
-    if drawn < len(view.runs):
-        parts.append(f"{drawn} of {len(view.runs)} runs drawn")
+    if drawn < (all_runs := len(training(view.runs))):
+        parts.append(f"{drawn} of {all_runs} runs drawn")
     return " · ".join(parts)
 
 
-def _structure(runs: Sequence[tuple[int, RunView]]) -> Hashable:
-    return tuple((index, run.run.name) for index, run in runs)
+def _structure(runs: Sequence[RunView], tones: Mapping[str, str]) -> Hashable:
+    return tuple((run.run.name, run.run.title, tones[run.run.name]) for run in runs)
 
 
-def _positive(runs: Sequence[tuple[int, RunView]]) -> bool:
+def _positive(runs: Sequence[RunView]) -> bool:
     """Whether a log axis would show every finite value."""
-    curves = [points.values for _, run in runs for points in (run.train, run.val)]
+    curves = [points.values for run in runs for points in (run.train, run.val)]
     return not any((values <= 0).any() for values in curves)
 
 
-def _run_traces(index: int, run: RunView) -> list[go.Scatter]:
-    name = words.plain(run.run.name)
-    colour = theme.tone(theme.run_tone(index))
-    val_colour = theme.tone("val") if index == 0 else colour
-    hover = "<b>%{y:.4g}</b> at step %{x:,}<extra>%{fullData.name}</extra>"
+def _run_traces(run: RunView, tone: str, *, first: bool) -> list[go.Scatter]:
+    name, shown, colour = words.plain(run.run.name), words.plain(run.run.shown), theme.tone(tone)
+    common = {
+        "connectgaps": False,
+        "hovertemplate": "<b>%{y:.4g}</b> at step %{x:,}<extra>%{fullData.meta}</extra>",
+    }
     return [
         go.Scatter(
-            name=f"{name} train", mode="lines", line={"color": colour, "width": 1}, opacity=0.3,
-            connectgaps=False, hovertemplate=hover,
+            name=f"{name} train", meta=f"{shown} train", mode="lines", line={"color": colour, "width": 1}, opacity=0.3,
+            **common,
         ),
         go.Scatter(
-            name=f"{name} smooth", mode="lines", line={"color": colour, "width": 1.9},
-            connectgaps=False, hovertemplate=hover,
+            name=f"{name} smooth", meta=f"{shown} smooth", mode="lines", line={"color": colour, "width": 1.9}, **common
         ),
         go.Scatter(
-            name=f"{name} val", mode="lines+markers", hovertemplate=hover,
-            line={"color": val_colour, "width": 1.6, "dash": "solid" if index == 0 else "dot"},
-            marker={"size": 5, "symbol": "circle" if index == 0 else "diamond"},
+            name=f"{name} val", meta=f"{shown} val", mode="lines+markers",
+            line={"color": theme.tone("val") if first else colour, "width": 1.6, "dash": "solid" if first else "dot"},
+            marker={"size": 5, "symbol": "circle" if first else "diamond"}, **common,
         ),
     ]  # fmt: skip
-
-
-def _marks(view: View) -> dict[str, Json]:
-    """A dashed line for every intervention; the latest few are labelled, on three heights."""
-    colours = {run.run.name: theme.tone(theme.run_tone(index)) for index, run in enumerate(view.runs)}
-    merged = merge_marks(view.marks, span(view))[-60:]
-    levels = _levels(merged, span(view))
-    shapes, labels = [], []
-    for index, mark in enumerate(merged):
-        colour = colours.get(mark.run, theme.tone("mute"))
-        line = {"color": colour, "width": 1.1, "dash": "dash"}
-        shapes.append(
-            {"type": "line", "x0": mark.step, "x1": mark.step, "yref": "paper", "y0": 0, "y1": 1, "line": line}
-        )
-        if index in levels:
-            labels.append(_label(mark, colour, levels[index], _leans_left(mark, span(view))))
-    return {"shapes": shapes, "annotations": labels}
-
-
-def _levels(marks: Sequence[Mark], last_step: float) -> dict[int, int]:
-    """Which marks are labelled, and on which of three heights: the latest first, and none over another."""
-    taken: list[list[tuple[float, float]]] = [[], [], []]
-    levels: dict[int, int] = {}
-    for index, mark in reversed(list(enumerate(marks))):
-        width = LABEL_SHARE * (min(len(mark.text), LABEL_LETTERS) + 2) * last_step
-        left = mark.step - width if _leans_left(mark, last_step) else mark.step
-        place = (left, left + width)
-        free = (level for level, others in enumerate(taken) if all(place[1] < o[0] or place[0] > o[1] for o in others))
-        level = next(free, None)
-        if level is not None and len(levels) < MOST_LABELS:
-            levels[index] = level
-            taken[level].append(place)
-    return levels
-
-
-def _leans_left(mark: Mark, last_step: float) -> bool:
-    """Whether a mark's label is written to its left, for want of room at its right."""
-    return mark.step > 0.7 * last_step
-
-
-def _label(mark: Mark, colour: str, level: int, left: bool) -> dict[str, Json]:
-    return {
-        "x": mark.step, "y": 1, "yref": "paper", "text": words.plain(words.shorten(mark.text, LABEL_LETTERS)),
-        "hovertext": words.plain(f"{mark.text} (after step {mark.step:,} of {mark.run})"),
-        "showarrow": False, "xanchor": "right" if left else "left", "yanchor": "bottom",
-        "yshift": 3 - 13 * level, "xshift": -2 if left else 2, "font": {"size": 10.5, "color": colour},
-    }  # fmt: skip
-
-
-def span(view: View) -> float:
-    """The last step drawn, at least 1."""
-    ends = [float(points.steps[-1]) for run in view.runs for points in (run.train, run.val) if points.steps.size]
-    return max([1.0, *ends])
-
-
-def merge_marks(marks: Sequence[Mark], last_step: float) -> list[Mark]:
-    """Marks of one drag become one, where it ended: same run, near steps. Of each knob only the last word is kept.
-
-    Near is a power of two of steps, about a fiftieth of the chart, so that labels do not regroup on every tick.
-    """
-    near = 2.0 ** math.floor(math.log2(max(1.0, last_step) / 50)) if last_step >= 50 else 1.0
-    groups: list[tuple[Mark, dict[str, str]]] = []
-    latest: dict[str, int] = {}
-    for mark in sorted(marks, key=lambda each: each.step):
-        knob, home = mark.text.split(" ", 1)[0], latest.get(mark.run)
-        if home is not None and mark.step - groups[home][0].step <= near:
-            texts = groups[home][1] | {knob: mark.text}
-            groups[home] = (mark, texts)
-        else:
-            latest[mark.run] = len(groups)
-            groups.append((mark, {knob: mark.text}))
-    return [Mark(last.run, last.step, ", ".join(texts.values())) for last, texts in groups]

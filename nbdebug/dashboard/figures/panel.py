@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nbdebug.records.view import View
 
 Floats = NDArray[np.float64]
+Array = NDArray[np.float64] | NDArray[np.int64]
 Json = Any  # what json.dumps takes; checked there
 
 
@@ -24,27 +25,27 @@ Json = Any  # what json.dumps takes; checked there
 class Drawing:
     """A chart's content at one moment.
 
-    ``arrays`` maps (trace name, plotly attribute) to float64 values of one or two dimensions. ``layout`` and
-    ``traces`` (by trace name) are small patches laid over the skeleton. ``readout`` says the chart in one line.
+    ``arrays`` maps (trace name, plotly attribute) to values of one or two dimensions, which travel as float64.
+    ``layout`` and ``traces`` (by trace name) are small patches laid over the skeleton. ``readout`` says it in a line.
     ``empty`` is the hint shown instead of the chart while there is nothing to draw.
     """
 
     readout: str
     structure: Hashable = None
-    arrays: Mapping[tuple[str, str], Floats] = field(default_factory=dict)
+    arrays: Mapping[tuple[str, str], Array] = field(default_factory=dict)
     layout: Mapping[str, Json] = field(default_factory=dict)
     traces: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
     empty: str = ""
 
 
 class Panel(Protocol):
-    """One chart. Stateless: all methods are functions of the view alone."""
+    """One chart. All methods are functions of the view, and of the legend where the chart shows runs."""
 
     name: str
     title: str
 
     def inputs(self, view: View) -> tuple[object, ...]:
-        """What the drawing depends on; while these are the same objects, the last drawing is kept."""
+        """What the drawing depends on; while these are the same objects, or equal numbers, the last drawing is kept."""
         ...
 
     def draw(self, view: View) -> Drawing:

@@ -1,0 +1,176 @@
+"""A browser's messages → commands. Pure; any thread. What makes no sense is a line in the log, and no command."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from nbdebug.records.commands import (
+    Changes,
+    Checkout,
+    Clip,
+    ClipMode,
+    Command,
+    Compare,
+    DeleteRun,
+    DropSnapshot,
+    EditRun,
+    InitScheme,
+    Pause,
+    Reinitialize,
+    Rerun,
+    Resume,
+    Rewind,
+    SetKnobs,
+    Start,
+    StartPoint,
+    Step,
+    Stop,
+    TakeSnapshot,
+)
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+LARGEST_SEED = 2**32 - 1
+LARGEST_STEP = 10**12
+LONGEST_TITLE = 200
+LONGEST_NOTE = 2_000
+LONGEST_NAME = 1_000
+FEWEST_SEEDS = 3
+MOST_SEEDS = 12
+
+
+class GarbledError(ValueError):
+    """A message from the browser that makes no sense; says what and where."""
+
+
+def decode(message: object) -> Command | None:
+    """The command that a browser's message asks for; ``None``, and a warning in the log, if it makes no sense."""
+    try:
+        return _decode(message)
+    except GarbledError as error:
+        log.warning("nbdebug: ignored a message from the dashboard: %s", error)
+        return None
+
+
+def _decode(message: object) -> Command:
+    if not isinstance(message, Mapping):
+        raise GarbledError(f"not a mapping: {message!r:.80}")
+    name = message.get("command")
+    maker = _MAKERS.get(name) if isinstance(name, str) else None
+    if maker is None:
+        raise GarbledError(f"unknown command {name!r:.80}")
+    return maker(message)
+
+
+def _number(message: Mapping[Any, Any], key: str, low: float, high: float) -> float:
+    value = message.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise GarbledError(f"{key} {value!r:.80} is no number")
+    if not low <= value <= high:
+        raise GarbledError(f"{key} {value!r:.80} is not between {low:g} and {high:g}")
+    return float(value)
+
+
+def _whole(message: Mapping[Any, Any], key: str, low: int, high: int) -> int:
+    value = _number(message, key, low, high)
+    if value != int(value):
+        raise GarbledError(f"{key} {value!r} is no whole number")
+    return int(value)
+
+
+def _text(message: Mapping[Any, Any], key: str, longest: int = LONGEST_NAME) -> str:
+    value = message.get(key, "")
+    if not isinstance(value, str):
+        raise GarbledError(f"{key} {value!r:.80} is no text")
+    if len(value) > longest:
+        raise GarbledError(f"{key} has {len(value):,} characters, {longest:,} are the most")
+    return value
+
+
+def _name(message: Mapping[Any, Any], key: str) -> str:
+    value = _text(message, key)
+    if not value:
+        raise GarbledError(f"no {key} named")
+    return value
+
+
+def _flag(message: Mapping[Any, Any], key: str) -> bool:
+    value = message.get(key)
+    if not isinstance(value, bool):
+        raise GarbledError(f"{key} {value!r:.80} is neither true nor false")
+    return value
+
+
+def _choice(message: Mapping[Any, Any], key: str, make: Callable[[str], T]) -> T:
+    value = _text(message, key)
+    try:
+        return make(value)
+    except ValueError:
+        raise GarbledError(f"{key} {value!r:.80} is not known") from None
+
+
+def _set_lr(message: Mapping[Any, Any]) -> Command:
+    rate, group = _number(message, "value", 0.0, 1e6), _text(message, "group")
+    return SetKnobs(Changes(lr={group: rate} if group else rate))
+
+
+def _set_clip(message: Mapping[Any, Any]) -> Command:
+    mode = _choice(message, "mode", ClipMode)
+    threshold = _number(message, "threshold", 0.0, 1e12)
+    if mode is not ClipMode.OFF and threshold == 0:
+        raise GarbledError("threshold 0 would leave no gradient")
+    return SetKnobs(Changes(clip=Clip(mode, threshold)))
+
+
+def _set_dropout(message: Mapping[Any, Any]) -> Command:
+    share, layer = _number(message, "value", 0.0, 1.0), _text(message, "layer")
+    return SetKnobs(Changes(dropout={layer: share} if layer else share))
+
+
+def _reinitialize(message: Mapping[Any, Any]) -> Command:
+    return Reinitialize(_choice(message, "scheme", InitScheme), _whole(message, "seed", 0, LARGEST_SEED))
+
+
+def _rerun(message: Mapping[Any, Any]) -> Command:
+    return Rerun(_choice(message, "start", StartPoint), epochs=_whole(message, "epochs", 1, 1_000_000), keep_knobs=True)
+
+
+def _checkout(message: Mapping[Any, Any]) -> Command:
+    if "snapshot" in message:
+        return Checkout(snapshot=_name(message, "snapshot"))
+    return Checkout(_name(message, "run"))
+
+
+def _edit_run(message: Mapping[Any, Any]) -> Command:
+    title = " ".join(_text(message, "title", LONGEST_TITLE).split()) if "title" in message else None
+    note = _text(message, "note", LONGEST_NOTE).strip() if "note" in message else None
+    pinned = _flag(message, "pinned") if "pinned" in message else None
+    if title is None and note is None and pinned is None:
+        raise GarbledError("neither title nor note nor pinned: nothing to edit")
+    return EditRun(_name(message, "run"), title, note, pinned)
+
+
+_MAKERS: Mapping[str, Callable[[Mapping[Any, Any]], Command]] = {
+    "run": lambda _: Start(),
+    "pause": lambda _: Pause(),
+    "resume": lambda _: Resume(),
+    "step": lambda _: Step(),
+    "epoch": lambda _: Start(epochs=1),
+    "stop": lambda _: Stop(),
+    "set_lr": _set_lr,
+    "set_clip": _set_clip,
+    "set_dropout": _set_dropout,
+    "reinitialize": _reinitialize,
+    "rerun": _rerun,
+    "rewind": lambda message: Rewind(_whole(message, "step", 0, LARGEST_STEP)),
+    "checkout": _checkout,
+    "compare": lambda message: Compare(_name(message, "run"), _whole(message, "seeds", FEWEST_SEEDS, MOST_SEEDS)),
+    "edit_run": _edit_run,
+    "delete_run": lambda message: DeleteRun(_name(message, "run")),
+    "take_snapshot": lambda message: TakeSnapshot(_text(message, "name", LONGEST_TITLE).strip()),
+    "drop_snapshot": lambda message: DropSnapshot(_name(message, "name")),
+}

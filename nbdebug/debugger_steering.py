@@ -1,0 +1,422 @@
+"""Steering: what can be asked of a training run by method. Each becomes a command, carried out between two steps.
+
+All methods may be called from any thread; those that wait for training not from within a step. The dashboard's
+controls give the same commands.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nbdebug import debugger_compare, debugger_export
+from nbdebug.dashboard.routing import blocking_note
+from nbdebug.journal.journal import Journal
+from nbdebug.records.commands import (
+    Changes,
+    Checkout,
+    Command,
+    DeleteRun,
+    DropSnapshot,
+    EditRun,
+    InitScheme,
+    Outcome,
+    Pause,
+    Reinitialize,
+    Rerun,
+    Resume,
+    Rewind,
+    SetKnobs,
+    Start,
+    StartPoint,
+    Step,
+    Stop,
+    TakeSnapshot,
+)
+from nbdebug.records.comparison import Comparison
+from nbdebug.records.errors import CommandError, ConfigurationError, collect
+from nbdebug.records.runs import Run, RunKind
+from nbdebug.records.snapshots import SnapshotInfo
+from nbdebug.records.status import State
+from nbdebug.training import knobs, model_file
+from nbdebug.training.arguments import (
+    extent_mistakes,
+    layer_mistakes,
+    scheme_mistakes,
+    seed_mistakes,
+    start_mistakes,
+    step_mistakes,
+)
+from nbdebug.training.failure import Failure
+from nbdebug.training.initialization import redrawable
+from nbdebug.training.modules import Model
+from nbdebug.training.session import Session
+
+LOG = logging.getLogger("nbdebug")
+SLOW_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RewindCost:
+    """What a rewind to ``step`` takes: ``steps`` repeated from the snapshot at ``snapshot_step``, in ``seconds``."""
+
+    step: int
+    snapshot_step: int
+    steps: int
+    seconds: float
+
+
+class Steering:
+    """Gives commands to a session and waits for what becomes of them."""
+
+    def __init__(self, model: Model, session: Session, journal: Journal) -> None:
+        self._model = model
+        self._session = session
+        self._journal = journal
+        self._comparer = debugger_compare.Comparer(session, journal)
+        self._displayed = False
+
+    @property
+    def state(self) -> State:
+        """Idle, running, rewinding, paused, stopping or failed."""
+        return self._session.state
+
+    @property
+    def failure(self) -> Failure | None:
+        """What the user's code raised, if it ended the run."""
+        return self._session.failure
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """All runs by name, oldest first; ``status.run`` names the one that the model holds.
+
+        Reruns that only measured noise for a comparison are left out.
+        """
+        return {name: run for name, run in self._journal.runs.items() if run.kind is RunKind.TRAINING}
+
+    @property
+    def snapshots(self) -> tuple[SnapshotInfo, ...]:
+        """All snapshots that can be gone back to, in the order in which they were taken."""
+        return self._journal.snapshots
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def start(self, epochs: int | None = None, *, steps: int | None = None) -> None:
+        """Train in the background for so many epochs or steps, or until stopped; returns at once.
+
+        While training runs, sets a new end: so much after the present one if that is in the same unit, else from now.
+        An epoch begun counts as one.
+        """
+        refuse(extent_mistakes(epochs, steps))
+        self._session.prepare()
+        self._ask(Start(epochs, steps))
+
+    def run(self, epochs: int | None = None, *, steps: int | None = None) -> Run:
+        """Train for so many epochs or steps and wait for the end; the dashboard stays live.
+
+        Returns the run that the model now holds. Raises what the user's code raised. A kernel interrupt pauses. Returns
+        early, with ``state`` paused, when the loss stops being finite.
+        """
+        refuse(extent_mistakes(epochs, steps, needed=True))
+        self._not_from_within("run")
+        self.start(epochs, steps=steps)
+        return self._see_through()
+
+    def wait(self, timeout_s: float | None = None) -> State:
+        """Wait until training is over (or paused by the debugger itself); returns the state."""
+        self._not_from_within("wait")
+        self._session.wait(self._is_over, timeout_s)
+        return self.state
+
+    def pause(self) -> None:
+        """Pause after the present step; returns when paused."""
+        self._ask(Pause())
+
+    def resume(self) -> None:
+        """Go on after a pause; returns at once."""
+        self._ask(Resume())
+
+    def step(self, count: int = 1) -> None:
+        """Take ``count`` steps, wait for them, and stay paused. Raises what the user's code raised."""
+        refuse(extent_mistakes(None, count))
+        self._not_from_within("step")
+        self._session.prepare()
+        self._ask(Step(count))
+        self._pausing_on_interrupt(lambda state: state is not State.RUNNING)
+        self._raise_failure()
+
+    def stop(self) -> None:
+        """End the run after the present step; a later start goes on from there."""
+        self._ask(Stop())
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Training stands still inside, so the model can be used; it goes on afterwards if it was running."""
+        if not self._session.on_training_thread():
+            self._session.wait(lambda state: state is not State.REWINDING)
+        was_running = self.state is State.RUNNING and not self._session.on_training_thread()
+        if was_running:
+            self._ask(Pause(for_a_look=True))
+        try:
+            yield
+        finally:
+            if was_running and self.state is State.PAUSED:
+                self.resume()
+
+    # -- changing -----------------------------------------------------------------------------------------------
+
+    def set(self, **options: Any) -> Outcome:
+        """Change knobs from the next step on; returns when done.
+
+        Options: ``lr`` (all parameter groups in proportion, or a mapping of group to value; under a schedule a factor
+        on it), ``clip_norm`` or ``clip_value`` (of each optimizer's own gradients; ``None`` turns clipping off),
+        ``dropout`` (all layers, or a mapping of layer to probability).
+
+        Raises:
+            ConfigurationError: lists every unknown name and value out of range; nothing is changed then.
+        """
+        changes = self._parsed(
+            options, [] if options else ["nothing to set: give lr, clip_norm, clip_value or dropout"]
+        )
+        return self._ask(SetKnobs(changes))
+
+    def reinitialize(
+        self,
+        scheme: str = "default",
+        *,
+        seed: int | None = None,
+        layers: str | Sequence[str] | None = None,
+        keep_optimizer_state: bool = False,
+    ) -> Outcome:
+        """Draw new weights by a scheme of :class:`~nbdebug.records.commands.InitScheme`, such as ``"kaiming_normal"``.
+
+        ``layers`` limits it to some; without a ``seed``, one is drawn and told in the outcome. Biases become zero, norm
+        layers are reset, frozen parameters stay. The optimizer's state of redrawn parameters is cleared unless kept.
+        """
+        chosen = [layers] if isinstance(layers, str) else layers
+        refuse([*scheme_mistakes(scheme, seed), *layer_mistakes(chosen, redrawable(self._model))])
+        seed = secrets.randbelow(2**31) if seed is None else seed
+        return self._ask(Reinitialize(InitScheme(scheme), seed, tuple(chosen or ()), keep_optimizer_state))
+
+    def rerun(
+        self,
+        epochs: int | None = None,
+        *,
+        steps: int | None = None,
+        start: str | int | SnapshotInfo | os.PathLike[str] = "last_epoch",
+        seed: int | None = None,
+        **changes: Any,
+    ) -> Run:
+        """Go back, change something, train again on a branch, and wait for its end. The parent stays on record.
+
+        ``start`` is ``"start"`` (the first step ever), ``"last_epoch"`` (the start of the last epoch run), ``"best"``
+        (the epoch with the lowest validation loss), ``"here"``, the number of a step (negative: so many steps back),
+        or a snapshot; ``changes`` are those of :meth:`set`; ``seed`` draws other random numbers and batches. Without
+        ``epochs`` and ``steps``, trains as far as the parent came.
+        """
+        self._not_from_within("rerun")
+        mistakes = [*extent_mistakes(epochs, steps), *start_mistakes(start, self.snapshots), *seed_mistakes(seed)]
+        parsed = self._parsed(changes, mistakes)
+        self._ask(Rerun(self._start_point(start), epochs, steps, parsed, seed=seed))
+        return self._see_through()
+
+    def rewind(self, step: int, **changes: Any) -> Outcome:
+        """Put the model back to where it was after ``step`` steps, and pause there; negative goes so many steps back.
+
+        The nearest snapshot before it is restored and the rest repeated exactly; :meth:`rewind_cost` says what that
+        takes. An interrupt calls it off. The knobs come back as they were then, but for ``changes``; the outcome says
+        which are in force and where they come from. Whatever comes next begins a branch.
+
+        Raises:
+            CommandError: no such step was recorded, or nothing leads back there any more.
+        """
+        self._not_from_within("rewind")
+        parsed = self._parsed(changes, step_mistakes(step))
+        cost = self.rewind_cost(step)
+        if cost.seconds > SLOW_S:
+            LOG.warning("going back to step %d: %d steps to repeat, about %.0f s", cost.step, cost.steps, cost.seconds)
+        return self._ask(Rewind(cost.step, parsed))
+
+    def rewind_cost(self, step: int) -> RewindCost:
+        """What :meth:`rewind` would take, as far as is known: the snapshot's step, the steps to repeat, seconds."""
+        refuse(step_mistakes(step))
+        course = self._session.course
+        place = course.timeline.at_step(self._session.loop.step + step if step < 0 else int(step))
+        kept = course.way_to(place)
+        return RewindCost(place.step, kept.place.step, max(place.step - kept.place.step, 0), course.cost_s(kept, place))
+
+    def checkout(self, what: str | Run | SnapshotInfo | os.PathLike[str]) -> Outcome:
+        """Put the latest state of a run, or a snapshot, into the model: weights, optimizer, random states, data place.
+
+        ``what`` is a run or its name, a snapshot or its name, or the path of a file that :meth:`snapshot` wrote.
+
+        Raises:
+            CommandError: there is none of that name, or it is of another architecture (the text lists the tensors).
+            FileFormatError: the file is no snapshot, or damaged.
+        """
+        if isinstance(what, SnapshotInfo):
+            return self._ask(Checkout(snapshot=what.name))
+        if isinstance(what, Run):
+            return self._ask(Checkout(what.name))
+        if isinstance(what, os.PathLike) or (what not in self._names() and what.endswith(model_file.SAFE)):
+            return self._ask(Checkout(path=os.fspath(what)))
+        is_snapshot = what not in self._names() and any(info.name == what for info in self.snapshots)
+        return self._ask(Checkout(snapshot=what) if is_snapshot else Checkout(what))
+
+    def snapshot(self, name: str = "", *, path: str | os.PathLike[str] | None = None) -> SnapshotInfo:
+        """Keep the present state for good, and write it to a file where ``path`` is given.
+
+        Raises:
+            CommandError: no room, or something in it can't be stored (the text says what).
+        """
+        before = {info.name for info in self.snapshots}
+        self._ask(TakeSnapshot(name, os.fspath(path) if path is not None else ""))
+        return next(info for info in reversed(self.snapshots) if info.name not in before)
+
+    def drop_snapshot(self, name: str | SnapshotInfo) -> Outcome:
+        """Let a snapshot go."""
+        return self._ask(DropSnapshot(name.name if isinstance(name, SnapshotInfo) else name))
+
+    # -- comparing and keeping ----------------------------------------------------------------------------------
+
+    def compare(
+        self,
+        one: str | Run,
+        other: str | Run | None = None,
+        *,
+        seeds: int = 6,
+        lower_is_better: Collection[str] = (),
+    ) -> Comparison:
+        """Whether a run did better than another, by more than luck: ``compare(branch)`` or ``compare(parent, branch)``.
+
+        Both are rerun under so many other ``seeds`` from where they parted, with the same seeds and batches on both
+        sides; :meth:`compare_cost` says beforehand what that takes. Then the model is where it was. An interrupt, or
+        ``stop()``, calls it off. Metrics count as better higher unless their name says error, loss or the like, or
+        ``lower_is_better`` names them.
+        """
+        self._not_from_within("compare")
+        plan = self.compare_cost(one, other, seeds=seeds)
+        print(plan)
+        return self._comparer.compare(plan, lower_is_better=lower_is_better)
+
+    def compare_cost(self, one: str | Run, other: str | Run | None = None, *, seeds: int = 6) -> debugger_compare.Plan:
+        """What :meth:`compare` would do: number of reruns, steps of each, seconds in all."""
+        if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 0:
+            raise ConfigurationError(f"seeds={seeds!r}: give how many other seeds to rerun both sides under, such as 6")
+        names = [run.name if isinstance(run, Run) else run for run in (one, other) if run is not None]
+        timeline = self._session.timeline
+        known = [timeline.named(name) for name in names]
+        parent, run = debugger_compare.sides(timeline.runs, known[0], known[1] if len(known) > 1 else None)
+        return self._comparer.plan(parent, run, seeds)
+
+    def edit_run(
+        self, run: str | Run, *, title: str | None = None, note: str | None = None, pinned: bool | None = None
+    ) -> Outcome:
+        """Give a run a title, a note or a pin (a pinned run can't be deleted)."""
+        return self._ask(EditRun(run.name if isinstance(run, Run) else run, title, note, pinned))
+
+    def delete_run(self, run: str | Run) -> Outcome:
+        """Forget a run that no other came from and the model does not hold."""
+        return self._ask(DeleteRun(run.name if isinstance(run, Run) else run))
+
+    def save_model(self, path: str | os.PathLike[str]) -> Path:
+        """Write the model's weights to a file: ``.safetensors``, or a ``state_dict`` for ``torch.load`` otherwise."""
+        with self.paused():
+            return model_file.save(self._model, Path(path))
+
+    def export_script(self, path: str | os.PathLike[str], run: str | Run | None = None) -> Path:
+        """Write a plain Python script that trains a run again without nbdebug, bit for bit, with all its changes.
+
+        Beside it goes a file with the initial weights and random states. ``run`` is the one in the model by default.
+
+        Raises:
+            CommandError: something that was done can't be done by a script, such as an edit by hand.
+        """
+        with self.paused():
+            return debugger_export.script(self._session, Path(path), _name_of(run))
+
+    def export_json(self, run: str | Run | None = None) -> str:
+        """The interventions of a run as JSON, from the first step on."""
+        return debugger_export.interventions_json(self._session, _name_of(run))
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _parsed(self, options: Mapping[str, Any], mistakes: Sequence[str] = ()) -> Changes:
+        """Knob options as changes; raises all that is wrong with them, and the mistakes known before, at once."""
+        changes, unknown = knobs.parse(options)
+        refuse([*mistakes, *unknown, *self._session.knobs.mistakes(changes)])
+        return changes
+
+    def _ask(self, command: Command) -> Outcome:
+        """Post a command and wait until it is applied; a refusal is raised."""
+        ticket = self._session.post(command)
+        if self._session.on_training_thread():
+            return Outcome(command, self._session.timeline.current, self._session.loop.step, True, "after this step")
+        try:
+            outcome = ticket.wait()
+        except KeyboardInterrupt:
+            self._session.post(Pause())
+            raise
+        if outcome is None or not outcome.ok:
+            raise CommandError(outcome.text if outcome else "closed before the command could be applied")
+        return outcome
+
+    def _start_point(self, start: str | int | SnapshotInfo | os.PathLike[str]) -> StartPoint | int | str:
+        """A rerun's start as a command says it; a file is read first."""
+        if isinstance(start, SnapshotInfo):
+            return start.name
+        if isinstance(start, os.PathLike):
+            self.checkout(start)
+            return StartPoint.HERE
+        if isinstance(start, str):
+            return StartPoint(start) if start in list(StartPoint) else start
+        return self._session.loop.step + int(start) if start < 0 else int(start)
+
+    def _names(self) -> frozenset[str]:
+        runs = self._session.timeline.runs.values()
+        return frozenset([run.name for run in runs] + [run.title for run in runs if run.title])
+
+    def _not_from_within(self, method: str) -> None:
+        if self._session.on_training_thread():
+            raise CommandError(f"{method}() waits for training, so it can't be called from within a step or metric")
+
+    def _is_over(self, state: State) -> bool:
+        by_itself = state is State.PAUSED and self._session.paused_by_itself
+        return state in (State.IDLE, State.FAILED) or by_itself
+
+    def _see_through(self) -> Run:
+        """Block until the run is over; meanwhile the dashboard is drawn and its controls act."""
+        if self._displayed and (note := blocking_note()):
+            print(note)
+        self._pausing_on_interrupt(self._is_over)
+        self._raise_failure()
+        if self._session.paused_by_itself:
+            LOG.warning("paused: %s; resume() goes on, rerun(lr=...) tries again", self._session.message)
+        return self.runs[self._session.timeline.current]
+
+    def _pausing_on_interrupt(self, until: Callable[[State], bool]) -> None:
+        try:
+            self._session.wait(until)
+        except KeyboardInterrupt:
+            self.pause()
+            raise
+
+    def _raise_failure(self) -> None:
+        if self.state is State.FAILED and self.failure is not None:
+            raise self.failure.exception
+
+
+def _name_of(run: str | Run | None) -> str | None:
+    return run.name if isinstance(run, Run) else run
+
+
+def refuse(mistakes: list[str]) -> None:
+    """Raise all mistakes as one error, if there are any."""
+    if mistakes:
+        raise collect(mistakes)
