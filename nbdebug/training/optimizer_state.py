@@ -68,8 +68,8 @@ def restore(optimizer: Optimizer, kept: Any) -> None:
             del group[key]
         for key, value in deep_copy(option).items():
             present = group.get(key)
-            is_own = isinstance(present, torch.Tensor) and id(present) not in written
-            if isinstance(value, torch.Tensor) and is_own:
+            tensors = isinstance(value, torch.Tensor) and isinstance(present, torch.Tensor)
+            if present is not None and tensors and id(present) not in written:  # groups may share one rate tensor
                 present.copy_(value)
                 written.add(id(present))
             else:

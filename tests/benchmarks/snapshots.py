@@ -96,9 +96,8 @@ def own_time() -> None:
     began = time.perf_counter()
     debugger.run(steps=5_000)
     total = time.perf_counter() - began
-    print(
-        f"5,000 steps in {total:.1f} s, of which {sum(spent):.3f} s ({sum(spent) / total:.2%}) for {len(spent)} snapshots,"
-    )
+    share = sum(spent) / total
+    print(f"5,000 steps in {total:.1f} s, {sum(spent):.3f} s of it ({share:.2%}) for {len(spent)} snapshots,")
     steps = sorted({info.step for info in debugger.snapshots})
     apart = max(b - a for a, b in zip(steps, [*steps[1:], debugger.status.step], strict=True))
     worst = max(debugger.rewind_cost(step).steps for step in range(1, debugger.status.step + 1))
@@ -119,9 +118,10 @@ def large() -> None:
         debugger.set(lr=debugger._session.knobs.groups[0].asked * 0.9)
         most = max(most, shelf.used_bytes)
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
+    took_ms = debugger._session.course._cost_s * 1e3
     print(
-        f"{parameters:.1f} M parameters: {len(debugger.snapshots)} snapshots, at most {most / 2**20:,.0f} MiB in memory "
-        f"of {shelf.memory_bytes / 2**20:,.0f} MiB; one takes {debugger._session.course._cost_s * 1e3:.0f} ms"
+        f"{parameters:.1f} M parameters: {len(debugger.snapshots)} snapshots, at most {most / 2**20:,.0f} MiB, "
+        f"{shelf.memory_bytes / 2**20:,.0f} allowed; one takes {took_ms:.0f} ms"
     )
     print("findings:", [finding.title for finding in debugger.findings])
     debugger.close()

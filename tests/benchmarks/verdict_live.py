@@ -66,13 +66,10 @@ def main(pairs: int) -> None:
         wanted = "better" if effect < 0 else "worse"
         verdicts = [str(each.verdict) for each in made]
         groups[min(int(abs(effect)), 5)] += [verdict == wanted for verdict in verdicts]
-        print(
-            f"rate x {factor}: effect {effect:+.1f} deviations, {verdicts.count(wanted)} of {len(made)} {wanted}; {Counter(verdicts)}"
-        )
+        print(f"rate x {factor}: effect {effect:+.1f} deviations, {dict(Counter(verdicts))}")
     for size, right in sorted(groups.items()):
-        print(
-            f"effects of {size} to {size + 1} deviations: {sum(right)} of {len(right)} right ({sum(right) / len(right):.0%})"
-        )
+        share = sum(right) / len(right)
+        print(f"effects of {size} to {size + 1} deviations: {sum(right)} of {len(right)} right ({share:.0%})")
     print(f"{time.perf_counter() - began:.0f} s")
 
 
