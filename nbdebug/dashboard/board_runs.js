@@ -3,7 +3,7 @@
 const PENCIL = "M10.8 2.6l2.6 2.6-7.8 7.8-3.4.8.8-3.4zM9.2 4.2l2.6 2.6";
 const PIN = "M5.5 2.5h5l-.7 4.6 2.4 2.1v1H3.8v-1l2.4-2.1zM8 10.2v3.8";
 const CROSS = "M4 4l8 8M12 4l-8 8";
-const SIGNS = { better: "✓", worse: "✕", "within noise": "≈" };
+const SIGNS = { better: "✓", worse: "✕", "within noise": "≈", undecided: "?" };
 const SEEDS = { fewest: 3, most: 12, usual: 6 };
 
 // --- a text that can be rewritten where it stands: Enter or leaving it saves, Escape does not

@@ -10,6 +10,8 @@ from nbdebug.records.comparison import SeriesComparison, Verdict
 from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.tools.evidence import FEWEST_SEEDS, Sample
 
+MANY_TIMES = 4
+
 
 def sentence(parent: str, run: str, row: SeriesComparison, sample: Sample) -> str:
     """What the row that gives the verdict says, from its figures and its levels by seed."""
@@ -72,7 +74,7 @@ def _change(row: SeriesComparison, *, interval: bool = True) -> str:
     share = [f"{_signed_percent(row.relative)}"] if row.parent_level else []
     bounds = [f"95 % interval {figures(low)} to {figures(high)}"] if interval and high > low else []
     inside = ", ".join(share + bounds)
-    levels = f"{_called(row.series)} {figures(row.parent_level)} → {figures(row.run_level)}"
+    levels = f"{_called(row.series)} {figures.level(row.parent_level)} → {figures.level(row.run_level)}"
     return f"{levels} ({inside})" if inside else levels
 
 
@@ -113,8 +115,16 @@ class _Figures:
         telling = [size for size in ((high - low) / 2, abs(row.difference)) if 0 < size < math.inf]
         self._decimals = max(0, -math.floor(math.log10(telling[0] / 3))) if telling else 3
 
+    def level(self, value: float) -> str:
+        """With two digits at least, be it small beside the difference."""
+        finer = 1 - math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
+        return self._written(value, max(self._decimals, finer))
+
     def __call__(self, value: float) -> str:
-        text = f"{value:z.{self._decimals}f}" if self._decimals <= 6 else f"{value:.3g}"
+        return self._written(value, self._decimals)
+
+    def _written(self, value: float, decimals: int) -> str:
+        text = f"{value:z.{decimals}f}" if decimals <= 6 else f"{value:.3g}"
         return text.replace("-", "−")
 
 
@@ -124,5 +134,7 @@ def _brief(value: float) -> str:
 
 
 def _signed_percent(share: float) -> str:
+    if share >= MANY_TIMES - 1:
+        return f"{1 + share:.0f} times as much"
     digits = 0 if abs(share) >= 0.1 else 1 if abs(share) >= 0.001 else 3
     return f"{100 * share:+.{digits}f} %".replace("-", "−")
