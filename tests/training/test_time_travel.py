@@ -130,3 +130,30 @@ def leave_behind(name: str, folder: Path) -> None:
     torch.save({**everything(setup, debugger), "losses": losses(debugger)[FIRST:]}, folder / "end.pt")
     debugger.close()
     (folder / "name").write_text(name)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["sgd, momentum, batch norm, dropout", "adam, augmentation", "adamw fused"])
+def test_on_a_gpu_too(name: str, tmp_path: Path) -> None:
+    """With deterministic kernels; the device's own generator draws the dropout masks."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        setup = SETUPS[name]()
+        setup.trainer.device = torch.device("cuda")
+        debugger = Debugger(setup.model, setup.trainer)
+        debugger.run(steps=FIRST)
+        then = everything(setup, debugger)
+        kept = debugger.snapshot(path=tmp_path / "kept.safetensors")
+        debugger.run(steps=LATER - FIRST)
+        end = everything(setup, debugger)
+        debugger.rewind(FIRST)
+        assert_same(everything(setup, debugger), then)
+        debugger.checkout(kept)
+        debugger.run(steps=LATER - FIRST)
+        assert_same(everything(setup, debugger), end)
+        debugger.checkout(tmp_path / "kept.safetensors")
+        debugger.run(steps=LATER - FIRST)
+        assert_same(everything(setup, debugger), end)
+        debugger.close()
+    finally:
+        torch.use_deterministic_algorithms(False)
