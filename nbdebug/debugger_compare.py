@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from nbdebug.journal.journal import Journal, RunRecord
-from nbdebug.records.commands import Checkout, Command, DropSnapshot, Pause, Replicate, Resume, TakeSnapshot
+from nbdebug.records.commands import Checkout, Command, DropSnapshot, Outcome, Pause, Replicate, Resume, TakeSnapshot
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.errors import CommandError
 from nbdebug.records.runs import Intervention, OutsideEdit, Run
@@ -81,9 +81,17 @@ class Comparer:
         if parents_last > place.step:
             last = min(last, parents_last)
         repeats_run, repeats_parent = can_be_repeated(changes), can_be_repeated(parents_changes)
-        reruns = seeds * (repeats_parent + (repeats_run and repeats_parent)) + (parents_last <= place.step)
+        sides = [name for name, can in ((parent, repeats_parent), (run, repeats_run and repeats_parent)) if can]
+        wanted: list[tuple[str, int | None]] = [(side, FIRST_SEED + index) for index in range(seeds) for side in sides]
+        wanted += [(parent, None)] if parents_last <= place.step else []
+        reruns = sum(self._key(parent, run, side, last, seed) not in self._made for side, seed in wanted)
         each_s = (last - place.step) * self.session.seconds_per_step + self.session.restore_s
         return Plan(parent, run, place, last, seeds, reruns, reruns * each_s, repeats_run, repeats_parent)
+
+    def _key(self, parent: str, run: str, follow: str, last_step: int, seed: int | None) -> tuple[object, ...]:
+        """By what a rerun that was made is known again."""
+        place, course = self.session.timeline.parting(parent, run, follow)
+        return (place, follow, repr(course), last_step, seed)
 
     def compare(
         self, plan: Plan, *, lower_is_better: Collection[str] = (), tell: Callable[[str], None] = lambda _: None
@@ -152,13 +160,12 @@ class Comparer:
 
     def _repeat(self, plan: Plan, follow: str, seed: int | None, last_step: int, hold: Reservation) -> str:
         """The name of a run that takes the course of ``follow`` again, made unless there is one."""
-        course = self.session.timeline.parting(plan.parent, plan.run, follow)[1]
-        key = (plan.place, follow, repr(course), last_step, seed)
+        key = self._key(plan.parent, plan.run, follow, last_step, seed)
         if key in self._made and self._made[key] in self.session.timeline.lines:
             return self._made[key]
         if hold.cancelled:
             raise CommandError("the comparison was called off; the model is where it was")
-        name = self._ask(Replicate((plan.parent, plan.run), follow, last_step, seed), hold)
+        name = self._ask(Replicate((plan.parent, plan.run), follow, last_step, seed), hold).made
         self.session.wait(lambda state: state not in (State.RUNNING, State.REWINDING))
         if hold.cancelled:
             raise CommandError("the comparison was called off; the model is where it was")
@@ -173,11 +180,12 @@ class Comparer:
         session, state = self.session, self.session.state
         if state is State.RUNNING:
             self._ask(Pause(), hold)
-        goal, home = replace(session.goal), f"(before comparing {plan.run})"
-        self._ask(TakeSnapshot(home), hold)
+        goal = replace(session.goal)
+        home = self._ask(TakeSnapshot(f"(before comparing {plan.run})"), hold).made
         try:
             yield
         finally:
+            self._ask(Pause(), hold)  # after an interrupt, a rerun or a way back may be under way
             self._ask(Checkout(snapshot=home), hold)
             self._ask(DropSnapshot(home), hold)
             session.goal = goal
@@ -185,11 +193,11 @@ class Comparer:
             if state is State.RUNNING and not hold.cancelled:
                 self._ask(Resume(), hold)
 
-    def _ask(self, command: Command, hold: Reservation) -> str:
+    def _ask(self, command: Command, hold: Reservation) -> Outcome:
         outcome = self.session.post(command, hold).wait()
         if outcome is None or not outcome.ok:
             raise CommandError(outcome.text if outcome else "closed before the comparison was done")
-        return outcome.text
+        return outcome
 
 
 def curves(journal: Journal, run: str, after: int, last: int) -> dict[Series, Points]:

@@ -92,7 +92,7 @@ class Journal:
 
     @property
     def sessions(self) -> tuple[StoredSession, ...]:
-        """All sessions in the file, oldest first, with their start, runs and steps."""
+        """All sessions in the file, oldest first, with their start, and the runs and steps of their training."""
         with self._lock:
             if not self._finish.alive:
                 raise ClosedError(f"the journal in {self.path} was closed: open it again to list its sessions")
@@ -100,8 +100,8 @@ class Journal:
 
     @property
     def runs(self) -> dict[str, Run]:
-        """All runs by name, oldest first."""
-        return self._fresh().runs
+        """The runs made to train, by name, oldest first; ``history.of`` also knows those that measured noise."""
+        return _trained(self._fresh())
 
     @property
     def history(self) -> History:
@@ -147,7 +147,7 @@ class Journal:
         """What changed the course of a run, oldest first; its own, not its parents'."""
         memory = self._fresh()
         if run not in memory.runs:
-            raise KeyError(f"no run {run!r}: there are {', '.join(memory.runs) or 'none'}")
+            raise KeyError(f"no run {run!r}: there are {', '.join(_trained(memory)) or 'none'}")
         return memory.interventions(run)
 
     def __repr__(self) -> str:
@@ -155,7 +155,7 @@ class Journal:
         run, place = self._place()
         skipped = self._reader.skipped
         lines = [
-            f"<Journal {self.path}, session {self.session}: {_count(len(memory.runs), 'run')}, "
+            f"<Journal {self.path}, session {self.session}: {_count(len(_trained(memory)), 'run')}, "
             f"{_count(len(memory.findings), 'finding')}; run {run!r} came to epoch {place.epoch}, step {place.step:,}>"
         ]
         if skipped:
@@ -170,15 +170,20 @@ class Journal:
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _fresh(self) -> Memory:
+        """What is in the file; while that holds no curve, it is read at each look, for one may be on its way."""
         with self._lock:
-            if time.monotonic() - self._read_at > FRESH_S:
+            if time.monotonic() - self._read_at > FRESH_S or not self._has_curves():
                 self.refresh()
             return self._memory
 
+    def _has_curves(self) -> bool:
+        memory = self._memory
+        return any(memory.read(run, lambda kept: bool(kept.curves)) for run in memory.runs)
+
     def _place(self) -> tuple[str, Place]:
         """The run trained last, and how far it came; measurements of noise are no training."""
-        runs, places = self._fresh().runs, self._reader.places
-        trained = [name for name in places if name in runs and runs[name].kind is RunKind.TRAINING]
+        runs, places = _trained(self._fresh()), self._reader.places
+        trained = [name for name in places if name in runs]
         name = trained[-1] if trained else next(reversed(runs), "main")
         return name, places.get(name, Place(0, 0, 0.0))
 
@@ -222,7 +227,7 @@ class _Followed:
 
     @property
     def runs(self) -> dict[str, Run]:
-        return self._journal.runs
+        return self._journal._fresh().runs
 
     def lineage(self, run: str) -> list[tuple[str, int | None]]:
         memory = self._journal._fresh()
@@ -230,6 +235,11 @@ class _Followed:
 
     def read(self, run: str, look: Callable[[RunRecord], T]) -> T:
         return self._journal._fresh().read(run, look)
+
+
+def _trained(memory: Memory) -> dict[str, Run]:
+    """The runs but those that only measured noise."""
+    return {name: run for name, run in memory.runs.items() if run.kind is RunKind.TRAINING}
 
 
 def _count(number: int, word: str) -> str:

@@ -260,6 +260,7 @@ class Steering:
             CommandError: there is none of that name, or it is of another architecture (the text lists the tensors).
             FileFormatError: the file is no snapshot, or damaged.
         """
+        _refuse_types(what=(what, str | Run | SnapshotInfo | os.PathLike))
         if isinstance(what, SnapshotInfo):
             return self._ask(Checkout(snapshot=what.name))
         if isinstance(what, Run):
@@ -275,9 +276,9 @@ class Steering:
         Raises:
             CommandError: no room, or something in it can't be stored (the text says what).
         """
-        before = {info.name for info in self.snapshots}
-        self._ask(TakeSnapshot(name, os.fspath(path) if path is not None else ""))
-        return next(info for info in reversed(self.snapshots) if info.name not in before)
+        _refuse_types(name=(name, str))
+        made = self._ask(TakeSnapshot(name, os.fspath(path) if path is not None else "")).made
+        return next(info for info in self.snapshots if info.name == made)
 
     def drop_snapshot(self, name: str | SnapshotInfo) -> Outcome:
         """Let a snapshot go."""
@@ -309,6 +310,7 @@ class Steering:
         """What :meth:`compare` would do: number of reruns, steps of each, seconds in all."""
         if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 0:
             raise ConfigurationError(f"seeds={seeds!r}: give how many other seeds to rerun both sides under, such as 6")
+        _refuse_types(one=(one, str | Run), other=(other, str | Run | None))
         names = [run.name if isinstance(run, Run) else run for run in (one, other) if run is not None]
         timeline = self._session.timeline
         known = [timeline.named(name) for name in names]
@@ -319,6 +321,7 @@ class Steering:
         self, run: str | Run, *, title: str | None = None, note: str | None = None, pinned: bool | None = None
     ) -> Outcome:
         """Give a run a title, a note or a pin (a pinned run can't be deleted)."""
+        _refuse_types(title=(title, str | None), note=(note, str | None), pinned=(pinned, bool | None))
         return self._ask(EditRun(run.name if isinstance(run, Run) else run, title, note, pinned))
 
     def delete_run(self, run: str | Run) -> Outcome:
@@ -355,6 +358,8 @@ class Steering:
 
     def _ask(self, command: Command) -> Outcome:
         """Post a command and wait until it is applied; a refusal is raised."""
+        if isinstance(command, SetKnobs | Reinitialize | Resume | TakeSnapshot):
+            self._session.heed_seed()
         ticket = self._session.post(command)
         if self._session.on_training_thread():
             return Outcome(command, self._session.timeline.current, self._session.loop.step, True, "after this step")
@@ -388,7 +393,7 @@ class Steering:
 
     def _is_over(self, state: State) -> bool:
         by_itself = state is State.PAUSED and self._session.paused_by_itself
-        return state in (State.IDLE, State.FAILED) or by_itself
+        return (state in (State.IDLE, State.FAILED) or by_itself) and not self._session.is_reserved
 
     def _see_through(self) -> Run:
         """Block until the run is over; meanwhile the dashboard is drawn and its controls act."""
@@ -398,7 +403,7 @@ class Steering:
         self._raise_failure()
         if self._session.paused_by_itself:
             LOG.warning("paused: %s; resume() goes on, rerun(lr=...) tries again", self._session.message)
-        return self.runs[self._session.timeline.current]
+        return self._session.timeline.runs[self._session.timeline.current]
 
     def _pausing_on_interrupt(self, until: Callable[[State], bool]) -> None:
         try:
@@ -414,6 +419,28 @@ class Steering:
 
 def _name_of(run: str | Run | None) -> str | None:
     return run.name if isinstance(run, Run) else run
+
+
+def _refuse_types(**given: tuple[Any, Any]) -> None:
+    """Refuse arguments, each given with its types, that are of another."""
+    refuse(
+        [
+            f"{name}={value!r:.80}: give {_types_in_words(types)}"
+            for name, (value, types) in given.items()
+            if not isinstance(value, types)
+        ]
+    )
+
+
+def _types_in_words(types: Any) -> str:
+    words = {
+        str: "a name or text",
+        bool: "True or False",
+        Run: "a run",
+        SnapshotInfo: "a snapshot",
+        os.PathLike: "a path",
+    }
+    return " or ".join(words.get(each, "None") for each in getattr(types, "__args__", (types,)))
 
 
 def refuse(mistakes: list[str]) -> None:

@@ -260,10 +260,14 @@ Command = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a command: applied after ``step`` steps of ``run``, or refused, and in which words."""
+    """What became of a command: applied after ``step`` steps of ``run``, or refused, and in which words.
+
+    ``made`` names the run or snapshot that it made, if any.
+    """
 
     command: Command
     run: str
     step: int
     ok: bool
     text: str
+    made: str = ""

@@ -35,6 +35,9 @@ PARENT_ONLY = (
 )
 
 
+LEAST_WITHIN = 0.05  # a difference that leaves out 0 and is hardly within the noise is not called so
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """Parent and branch under one seed: each one's recorded curves, every step of them. ``run`` None: not rerun."""
@@ -139,6 +142,8 @@ def _judge(
         np.array([level(curve, series, window, worst) for curve in runs]),
     )
     evidence = weigh(sample)
+    verdict = _verdict(evidence, lower)
+    sure = 1 - evidence.p if evidence.shown else evidence.within
     smooth = functools.partial(smoothed, half_life=window.half_life if series.split is not Split.VAL else 0.0)
     row = SeriesComparison(
         series=series,
@@ -148,8 +153,8 @@ def _judge(
         difference=evidence.difference,
         interval=evidence.interval,
         noise=sample.noise,
-        confidence=1 - evidence.p if evidence.shown else evidence.within,
-        verdict=_verdict(evidence, lower),
+        confidence=0.0 if verdict is Verdict.UNDECIDED else sure,
+        verdict=verdict,
         parent_curve=thinned(smooth(parents[0])),
         run_curve=thinned(smooth(runs[0])),
         difference_curve=thinned(mean_difference([smooth(c) for c in parents], [smooth(c) for c in runs])),
@@ -160,7 +165,9 @@ def _judge(
 def _verdict(evidence: Evidence, lower: bool) -> Verdict:
     if evidence.shown:
         return Verdict.BETTER if (evidence.direction < 0) == lower else Verdict.WORSE
-    return Verdict.WITHIN_NOISE if evidence.within else Verdict.UNDECIDED
+    low, high = evidence.interval
+    leans = (low > 0 or high < 0) and evidence.within < LEAST_WITHIN  # large, and only too few seeds to be sure
+    return Verdict.WITHIN_NOISE if evidence.within and not leans else Verdict.UNDECIDED
 
 
 def _curves(series: Series, pairs: Sequence[Pair]) -> tuple[list[Points], list[Points]]:

@@ -115,5 +115,7 @@ def layer_mistakes(layers: Any, known: Iterable[str]) -> list[str]:
     for layer in layers:
         if layer not in names:
             near = difflib.get_close_matches(str(layer), names, 1, 0.3)
-            mistakes.append(f"no layer {layer!r}" + (f": did you mean {near[0]!r}?" if near else ""))
+            some = ", ".join(map(repr, names[:6])) + (" …" if len(names) > 6 else "")
+            hint = f"did you mean {near[0]!r}?" if near else f"those with weights are {some}"
+            mistakes.append(f"no layer {layer!r}: {hint}")
     return mistakes

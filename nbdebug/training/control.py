@@ -37,24 +37,37 @@ if TYPE_CHECKING:
     from nbdebug.training.session import Session
 
 
+UNCONCERNED = (Pause, Stop, EditRun, DeleteRun, DropSnapshot)  # whatever was done to the model meanwhile
+
+
 class Controller:
     """Carries commands out on a session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._traveller = Traveller(session)
+        self._made = ""
 
     def apply(self, command: Command) -> Outcome | None:
         """Carry a command out, or refuse it; never raises. ``None`` when a journey has begun and will settle it."""
+        course, self._made = self._session.course, ""
+        looks = self._session.at_rest and not isinstance(command, UNCONCERNED)
         try:
+            if looks:
+                course.notice_edits()
             text = self._carry_out(command)
         except Exception as error:  # state_dict and init code of the user's may raise anything
             return self.refusal(command, error)
+        finally:
+            if looks and self._session.at_rest:
+                course.rest()
         return None if text is None else self.success(command, text)
 
     def success(self, command: Command, text: str) -> Outcome:
         """The outcome of what was done."""
-        return Outcome(command, self._session.timeline.current, self._session.loop.step, True, text)
+        current = self._session.timeline.current
+        made = current if isinstance(command, Rerun | Replicate) else self._made
+        return Outcome(command, current, self._session.loop.step, True, text, made)
 
     def refusal(self, command: Command, error: Exception) -> Outcome:
         """The outcome of what was not."""
@@ -174,6 +187,7 @@ class Controller:
         session = self._session
         session.ensure_started()
         kept = session.course.take_or_refuse(Reason.REQUEST, name=command.name, pinned=True)
+        self._made = kept.name
         if not command.path:
             return f"snapshot {kept.name!r}: {kept.size_bytes:,} bytes"
         about = {"name": kept.name, "run": kept.place.run, "step": kept.place.step}
@@ -209,8 +223,8 @@ class Controller:
         name = session.timeline.named(command.run)
         if session.timeline.lines[name].run.pinned:
             raise CommandError(f"{command.run!r} is pinned: take the pin off first")
-        session.timeline.delete(name)
-        session.course.shelf.drop_run(name)
-        session.recorder.delete_run(name)
+        for gone in session.timeline.delete(name):
+            session.course.shelf.drop_run(gone)
+            session.recorder.delete_run(gone)
         session.recorder.record_snapshots(session.course.shelf.infos())
         return f"{command.run!r} deleted"

@@ -62,19 +62,12 @@ class Course:
     # -- setting out, going on, resting -------------------------------------------------------------------------
 
     def set_out(self) -> None:
-        """Before training goes on: what happened since it rested becomes part of the record."""
+        """Before training goes on: from a place in the past it goes on as a branch."""
         if not self.timeline.started:
             self._begin()
             return
-        self.notice_edits()
         if self.timeline.behind:
             self.branch("")
-        if self.adopted is not None:
-            seed, state = self.adopted
-            self.adopted = None
-            self._record(Reseed(seed), state)
-            self._session.recorder.mark(self._mark(f"seed {seed}"))
-            self.take(Reason.OUTSIDE)
 
     def step_taken(self, loss: float, seconds: float, *, settled: bool) -> None:
         """A step was taken, in so many seconds; not ``settled`` while the end of its epoch is still to come."""
@@ -92,11 +85,11 @@ class Course:
         """An epoch was finished, which took so many seconds after its last step; the best has the lowest score."""
         loop, timeline = self._session.loop, self.timeline
         line = timeline.lines[timeline.current]
-        best = line.best
+        bests = len(line.bests)
         timeline.epoch_finished(loop.step, loop.epoch, score)
         self._finish_s += (seconds - self._finish_s) * (0.3 if self._finish_s else 1.0)
         self._since_s += seconds
-        improved = line.best != best
+        improved = len(line.bests) > bests
         if self._since_s >= self._cost_s / (SHARE_AT_CHANGES if improved else SHARE):
             self._take_if_wanted(Reason.EPOCH)
         if improved:
@@ -110,8 +103,10 @@ class Course:
             self._at_rest = (snapshots.fingerprint(session.model, session.trainer), session.knobs.all_asked())
 
     def notice_edits(self) -> None:
-        """What somebody changed by hand since training rested: a knob is recorded as set, all else as an edit."""
+        """What somebody changed since training rested: a seed, a knob by hand, or anything else, which is an edit."""
         session = self._session
+        if self.timeline.started and self.adopted is not None:
+            self._notice_seed(*self.adopted)
         if not self.timeline.started or self._at_rest is None:
             return
         before, asked = self._at_rest
@@ -133,14 +128,20 @@ class Course:
             )
             self.take(Reason.OUTSIDE)
 
+    def _notice_seed(self, seed: int, state: RandomState) -> None:
+        self.adopted = None
+        if self.timeline.behind:
+            self.branch(f"seed {seed}")
+        self._record(Reseed(seed), state)
+        self._session.recorder.mark(self._mark(f"seed {seed}"))
+        self.take(Reason.OUTSIDE)
+
     # -- changes ------------------------------------------------------------------------------------------------
 
     def make_ready(self, change: str) -> None:
         """Before an intervention: a snapshot to come back to, and a branch if the model stands in the past."""
         if not self.timeline.started:
             return
-        if self._session.at_rest:
-            self.notice_edits()
         if self.shelf.at(self.timeline.here) is None and self._since_s >= self._cost_s / SHARE_AT_CHANGES:
             self._take_if_wanted(Reason.INTERVENTION)
         if self.timeline.behind:
@@ -162,13 +163,13 @@ class Course:
 
     def branch(self, change: str, *, kind: RunKind = RunKind.TRAINING, seed: int | None = None) -> Run:
         """Begin a run where the model is."""
-        return self._begin_run(self.timeline.branch(change, kind=kind, seed=seed))
+        return self.timeline.branch(change, kind=kind, seed=seed, announce=self._announce)
 
     def plant(self, name: str) -> Run:
         """Begin a run that comes from a file."""
         loop = self._session.loop
         self.timeline.started = True
-        return self._begin_run(self.timeline.plant(name, loop.step, loop.epoch))
+        return self.timeline.plant(name, loop.step, loop.epoch, announce=self._announce)
 
     def redo(self, made: Intervention, random: RandomState | None) -> None:
         """Make an intervention again, without a word."""
@@ -250,6 +251,8 @@ class Course:
         Raises:
             CommandError: there is none any more.
         """
+        if not self.timeline.started:
+            raise CommandError("nothing to go back to yet: no step has been taken")
         legs = self.timeline.lineage(place)
         kept = self.shelf.nearest(legs)
         if kept is None:
@@ -315,12 +318,12 @@ class Course:
     def _record(self, change: Change, random: RandomState | None = None) -> None:
         self._session.recorder.record_intervention(self.timeline.intervene(change, random))
 
-    def _begin_run(self, run: Run) -> Run:
+    def _announce(self, run: Run) -> None:
+        """A run is on record before the model is said to hold it: the drawing thread may look in between."""
         recorder = self._session.recorder
         recorder.begin_run(run)
         if run.kind is RunKind.TRAINING:
             recorder.record_manifest(self._describe(run))
-        return run
 
     def _amend(self) -> None:
         """A branch without steps got one more change: it is named by all of them."""
@@ -330,11 +333,10 @@ class Course:
             changes = changes.then(made.change.changes)
         if str(changes) == self.timeline.lines[self.timeline.current].run.change:
             return
-        old, run = self.timeline.amend(str(changes))
-        self.shelf.rename_run(old, run.name)
         recorder = self._session.recorder
-        recorder.begin_run(run, replaces=old)
-        recorder.record_manifest(self._describe(run))
+        old, run = self.timeline.amend(str(changes), announce=self._announce)
+        self.shelf.rename_run(old, run.name)
+        recorder.delete_run(old)
         for made in self.timeline.lines[run.name].interventions:
             recorder.record_intervention(made)
 

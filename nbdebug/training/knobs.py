@@ -340,7 +340,7 @@ def _clip_mistakes(clip: Clip | None) -> list[str]:
 def _named_mistakes(
     knob: str, kind: str, values: Mapping[str, float], names: list[str], low: float, high: float
 ) -> list[str]:
-    mistakes = []
+    mistakes = [] if values else [f"{knob}={{}} names no {kind}: there {_list_of(names)}"]
     for name, value in values.items():
         if name not in names:
             near = difflib.get_close_matches(name, names, 1, 0.4)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,12 +21,16 @@ from nbdebug.records.errors import CommandError
 from nbdebug.training.modules import named_modules, named_parameters
 
 Key = tuple[str, str]
+PLAIN = (bool, int, float, complex, str, type(None))
+EVERY_MODULES = frozenset(vars(nn.Module()))
 Buffer = tuple["weakref.ref[torch.Tensor] | None", "torch.Tensor | None"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleState:
     """Copies only. ``others`` are parameters that an optimizer holds and no module does, in the optimizers' order.
+
+    ``plain`` are the numbers, texts and Nones that modules carry, such as a counter or a batch norm's momentum.
 
     ``lazy`` says that some parameter had no shape yet, so that this state can't be come back to.
     """
@@ -40,6 +44,7 @@ class ModuleState:
     modes: dict[str, bool]
     extra: dict[str, Any]
     lazy: bool
+    plain: dict[Key, Any] = field(default_factory=dict)
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """All copies, to count their bytes."""
@@ -66,6 +71,7 @@ def capture(roots: Mapping[str, nn.Module], others: Iterable[torch.Tensor]) -> M
         modes={name: module.training for name, module in modules.items()},
         extra={name: copy.deepcopy(m.get_extra_state()) for name, m in _with_extra_state(modules).items()},
         lazy=len(known) < len(parameters),
+        plain=dict(plain_attributes(modules)),
     )
 
 
@@ -115,9 +121,10 @@ def restore(state: ModuleState, roots: Mapping[str, nn.Module], others: Iterable
         parameter.requires_grad_(state.learning.get(name, parameter.requires_grad))
         gradient = state.gradients.get(name)
         parameter.grad = None if gradient is None else gradient.clone()
-    for name, key, _ in list(_attributes(modules)):
-        if (name, key) in state.attributes:
-            setattr(modules[name], key, state.attributes[name, key].clone())
+    for (name, key), value in state.plain.items():
+        _restore_plain(modules[name], key, value)
+    for (name, key), tensor in state.attributes.items():
+        setattr(modules[name], key, tensor.clone())
     for name, flag in state.modes.items():
         modules[name].training = flag
     for name, module in _with_extra_state(modules).items():
@@ -158,6 +165,21 @@ def _attributes(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, str, to
         for key, value in vars(module).items():
             if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
                 yield name, key, value
+
+
+def plain_attributes(modules: Mapping[str, nn.Module]) -> Iterator[tuple[Key, Any]]:
+    """Numbers, texts and Nones that modules carry, but for what every module has."""
+    for name, module in modules.items():
+        for key, value in vars(module).items():
+            if isinstance(value, PLAIN) and key not in EVERY_MODULES:
+                yield (name, key), value
+
+
+def _restore_plain(module: nn.Module, key: str, value: Any) -> None:
+    """Put a number or text back where there still is one, or a tensor; what became an object meanwhile stays."""
+    present = vars(module).get(key)
+    if isinstance(present, (*PLAIN, torch.Tensor)) and (type(present) is not type(value) or present != value):
+        setattr(module, key, value)
 
 
 def _with_extra_state(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:

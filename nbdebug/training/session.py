@@ -128,9 +128,18 @@ class Session:
         """Before a start: take over the caller's torch context, and a seed just set."""
         if self.at_rest:
             self._context = ThreadContext.capture()
-            seed = self.random.adopt_fresh_seed()
-            if seed is not None:
-                self.course.adopted = (seed, self.random.state())
+            self.heed_seed()
+
+    def heed_seed(self) -> None:
+        """Before a command that random numbers matter to: take over a seed that was just set."""
+        seed = self.random.adopt_fresh_seed() if self.at_rest else None
+        if seed is not None:
+            self.course.adopted = (seed, self.random.state())
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether somebody gives it several commands now, such as a comparison."""
+        return self._reserved is not None
 
     @contextmanager
     def reserved(self, activity: str) -> Iterator[Reservation]:
@@ -146,7 +155,9 @@ class Session:
         try:
             yield reservation
         finally:
-            self._reserved = None
+            with self._changed:
+                self._reserved = None
+                self._changed.notify_all()
 
     def wait(self, until: Callable[[State], bool], timeout_s: float | None = None) -> bool:
         """Block until the state satisfies ``until``; false when the time ran out."""
@@ -269,6 +280,7 @@ class Session:
         self.loop.epoch_losses = list(snapshot.epoch_losses)
         self._loss_was_finite = True
         self._following.clear()
+        self.course.adopted = None
         self.restore_s += (time.perf_counter() - began - self.restore_s) * (0.3 if self.restore_s else 1.0)
 
     def travel(self, journey: Journey) -> str | None:
@@ -301,6 +313,9 @@ class Session:
             self.state = State.PAUSED
         self.paused_by_itself = True
         self._mind_the_replay(journey)
+        left = self.timeline.lines.get(journey.tip.place.run)
+        if left is not None and left.run.kind is RunKind.NOISE:
+            self.course.shelf.drop_run(left.run.name)
         text = journey.arrive()
         if self.at_rest:
             self.course.rest()
@@ -488,6 +503,7 @@ class Session:
     def _fail(self, error: BaseException) -> None:
         self.failure = Failure.of(error, batch=self.loop.batch, step=self.loop.step, where=self.loop.doing)
         self.goal.stride = None
+        self.loop.step = self.timeline.here.step if self.timeline.started else self.loop.step
         self.course.broken_off = True
         self.find(Cause.USER_ERROR, Severity.CRITICAL, self.failure.title, self.failure.why, self.failure.traceback)
         self.become(State.FAILED, self.failure.title)

@@ -189,26 +189,23 @@ class Shelf:
 
     def prepare(self, size_bytes: int, now: Place) -> None:
         """Make room for a snapshot of this size before it is taken, so that the budget holds at every moment."""
-        while self._in_memory() and self.used_bytes + size_bytes > self.memory_bytes:
-            victim = self._least_missed(None, now, self._in_memory(), to_files=self.spill)
-            if victim is None:
-                return
-            self._clear(victim)
+        self._free_memory(None, now, size_bytes)
 
     def _make_room(self, newest: Kept) -> None:
         now = newest.place
         if newest.size_bytes > self.memory_bytes:
-            self._write(newest)
-        while self.used_bytes > self.memory_bytes:
-            victim = self._least_missed(newest, now, self._in_memory(), to_files=self.spill)
-            if victim is None:
+            try:
+                self._write(newest)
+            except CommandError:
                 self._remove(newest)
-                raise CommandError(
-                    f"no room for a snapshot of {newest.size_bytes:,} bytes: {self.used_bytes:,} of "
-                    f"{self.memory_bytes:,} bytes are taken by ones that are kept; drop some, or give "
-                    "Debugger(snapshot_bytes=...) more, or snapshot_folder=... to put them on disk"
-                )
-            self._clear(victim)
+                raise
+        if not self._free_memory(newest, now):
+            self._remove(newest)
+            raise CommandError(
+                f"no room for a snapshot of {newest.size_bytes:,} bytes: {self.used_bytes:,} of "
+                f"{self.memory_bytes:,} bytes are taken by ones that are kept; drop some, or give "
+                "Debugger(snapshot_bytes=...) more, or snapshot_folder=... to put them on disk"
+            )
         while len(self._kept) > MOST or self._disk_bytes() > DISK_BYTES:
             among = self._kept if len(self._kept) > MOST else [kept for kept in self._kept if kept.path is not None]
             victim = self._least_missed(newest, now, among)
@@ -216,10 +213,25 @@ class Shelf:
                 break
             self._remove(victim)
 
-    def _clear(self, kept: Kept) -> None:
-        """Take a snapshot out of memory: into a file where that is meant, else away."""
-        if (not self.spill or not self._try_write(kept)) and kept.may_go:
+    def _free_memory(self, newest: Kept | None, now: Place, extra_bytes: int = 0) -> bool:
+        """Take snapshots out of memory until it has room; whether it has."""
+        stuck: list[Kept] = []
+        while self.used_bytes + extra_bytes > self.memory_bytes:
+            among = [kept for kept in self._in_memory() if not any(kept is each for each in stuck)]
+            victim = self._least_missed(newest, now, among, to_files=self.spill)
+            if victim is None:
+                return False
+            if not self._try_clear(victim):
+                stuck.append(victim)
+        return True
+
+    def _try_clear(self, kept: Kept) -> bool:
+        """Take a snapshot out of memory: into a file where that is meant, else away. Whether it could."""
+        if self.spill and self._try_write(kept):
+            return True
+        if kept.may_go:
             self._remove(kept)
+        return kept.may_go
 
     def _disk_bytes(self) -> int:
         return sum(kept.size_bytes for kept in self._kept if kept.path is not None)
@@ -272,19 +284,13 @@ class Shelf:
         except OSError as error:
             raise CommandError(f"no folder for snapshots: {error}; give Debugger(snapshot_folder=...)") from error
         if room < kept.size_bytes + SPARE_DISK_BYTES:
-            self._remove(kept)
             raise CommandError(
                 f"no room for a snapshot of {kept.size_bytes:,} bytes: {folder} has {room:,} bytes left; give "
                 "Debugger(snapshot_folder=...) a folder with more room"
             )
         path = folder / f"{next(self._numbers):05d}.safetensors"
         about = {"run": kept.place.run, "step": kept.place.step, "name": kept.name}
-        try:
-            snapshot_file.write(kept.state, path, about=about)
-        except CommandError:
-            if kept.size_bytes > self.memory_bytes:
-                self._remove(kept)
-            raise
+        snapshot_file.write(kept.state, path, about=about)
         kept.path, kept.state = path, None
         self.version += 1
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 from torch.optim import Optimizer
 
@@ -16,11 +17,12 @@ from nbdebug.training import module_state, optimizer_state
 from nbdebug.training.data import DataCursor, DataPosition
 from nbdebug.training.knobs import Knobs, KnobSettings
 from nbdebug.training.module_state import ModuleState
-from nbdebug.training.modules import Model, named_parameters, roots
+from nbdebug.training.modules import Model, named_modules, named_parameters, roots
 from nbdebug.training.rng import RandomState
 from nbdebug.training.trainer import Trainer
 
 RANDOM_STATE_BYTES = 20_000
+DROPPING = (_DropoutNd, nn.MultiheadAttention, nn.RNNBase)
 NORMED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -135,25 +137,67 @@ Fingerprint = tuple[Any, ...]
 
 
 def fingerprint(model: Model, trainer: Trainer) -> Fingerprint:
-    """By which a change from outside is known: each tensor's identity, version and norm, and the optimizers' options.
+    """By which a change from outside is known. Reads tensors by identity, version, norm and some elements.
 
-    Learning rates are left out: they are a knob, known by its value.
+    Learning rates and dropout are left out: they are knobs, known by their values.
     """
     everything = _everything(model, trainer)
+    modules = named_modules(everything)
     tensors = [*named_parameters(everything).values(), *_others(model, trainer)]
     tensors += [b for root in everything.values() for b in root.buffers()]
     known = [t for t in tensors if not isinstance(t, UninitializedTensorMixin)]
-    marks = tuple((id(t), t._version, t.data_ptr() if t.layout is torch.strided else 0) for t in known)
     with torch.no_grad():
         dense = [t for t in known if t.dtype in NORMED and t.layout is torch.strided]
-        norms = tuple(float(norm) for norm in torch._foreach_norm(dense)) if dense else ()
-    options = [
-        {key: repr(value) for key, value in group.items() if key not in ("params", "lr")}
-        for optimizer in trainer.optimizers.values()
-        for group in optimizer.param_groups
+        norms = [float(norm) for norm in torch._foreach_norm(dense)] if dense else []
+    return (
+        [(id(t), *_identity(t), t.requires_grad) for t in known],
+        repr(norms),
+        repr([_some_elements(t) for t in dense]),
+        [module.training for module in modules.values()],
+        repr([pair for pair in module_state.plain_attributes(modules) if not _is_dropout(modules, *pair[0])]),
+        [_of_optimizer(optimizer) for optimizer in trainer.optimizers.values()],
+        repr([_digest(each.state_dict()) for each in (*trainer.schedulers.values(), *trainer.state.values())]),
+    )
+
+
+def _identity(tensor: torch.Tensor) -> tuple[int, int]:
+    return (tensor.data_ptr() if tensor.layout is torch.strided else 0, tensor._version)
+
+
+def _some_elements(tensor: torch.Tensor) -> list[float]:
+    if not tensor.is_contiguous():
+        return []
+    flat = tensor.detach().view(-1)
+    return [float(x) for x in flat[:: max(1, flat.numel() // 16)][:16].tolist()]
+
+
+def _is_dropout(modules: dict[str, nn.Module], name: str, key: str) -> bool:
+    return key in ("p", "dropout") and isinstance(modules[name], DROPPING)
+
+
+def _of_optimizer(optimizer: Optimizer) -> tuple[Any, ...]:
+    options = [{k: repr(v) for k, v in g.items() if k not in ("params", "lr")} for g in optimizer.param_groups]
+    sizes = [len(group["params"]) for group in optimizer.param_groups]
+    state = [
+        [_identity(value) if isinstance(value, torch.Tensor) else _digest(value) for value in _values_of(held)]
+        for held in optimizer.state.values()
     ]
-    sizes = [len(group["params"]) for o in trainer.optimizers.values() for group in o.param_groups]
-    return marks, tuple(map(repr, norms)), repr(options), repr(sizes)
+    return repr(options), sizes, repr(state)
+
+
+def _values_of(held: Any) -> list[Any]:
+    return list(held.values()) if isinstance(held, Mapping) else [held]
+
+
+def _digest(value: Any) -> Any:
+    """A value so that two readings of the same state are alike; objects of other kinds count by their type alone."""
+    if isinstance(value, torch.Tensor):
+        return (tuple(value.shape), _some_elements(value) if value.layout is torch.strided else [])
+    if isinstance(value, Mapping):
+        return [(str(key), _digest(part)) for key, part in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [_digest(part) for part in value]
+    return repr(value) if isinstance(value, (*module_state.PLAIN, bytes)) else type(value).__name__
 
 
 def _everything(model: Model, trainer: Trainer) -> Mapping[str, nn.Module]:

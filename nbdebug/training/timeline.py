@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from nbdebug.records.commands import SetKnobs, StartPoint
@@ -43,6 +44,8 @@ class Place:
 class Line:
     """A run, where it left its parent, and what happened along it. Step ``k``'s loss is ``losses[k - run.step - 1]``.
 
+    ``bests`` are the epochs' ends that were the best so far, each with its score.
+
     ``random`` holds the states that a :class:`~nbdebug.records.runs.Reseed` took over, by the intervention's index.
     """
 
@@ -55,8 +58,7 @@ class Line:
     batches: array[int] = field(default_factory=lambda: array("L"))
     epoch_ends: array[int] = field(default_factory=lambda: array("q"))
     first_epoch: int = 0
-    best: Place | None = None
-    best_score: float = math.inf
+    bests: list[tuple[Place, float]] = field(default_factory=list)
 
 
 class Timeline:
@@ -97,8 +99,8 @@ class Timeline:
         line = self.lines[self.current]
         line.epoch_ends.append(step)
         self._moved(line, replace(self.here, step=step, epoch=epoch))
-        if score < line.best_score:
-            line.best, line.best_score = line.tip, score
+        if score < (line.bests[-1][1] if line.bests else math.inf):
+            line.bests.append((line.tip, score))
 
     def intervene(self, change: Change, random: RandomState | None = None) -> Intervention:
         """Something changed the course of the current run, at its end; ``random`` is what a reseeding took over."""
@@ -110,28 +112,38 @@ class Timeline:
         self._moved(line, replace(here, applied=here.applied + 1))
         return made
 
-    def branch(self, change: str, *, kind: RunKind = RunKind.TRAINING, seed: int | None = None) -> Run:
-        """A new run that begins here; it becomes the current one."""
+    def branch(
+        self,
+        change: str,
+        *,
+        kind: RunKind = RunKind.TRAINING,
+        seed: int | None = None,
+        announce: Callable[[Run], None] = lambda _: None,
+    ) -> Run:
+        """A new run that begins here; it becomes the current one when it has been announced."""
         at = self.here
         name = self._free_name(change or ("rerun" if seed is None else f"seed {seed}"))
         run = Run(name, at.run, at.step, change, kind, seed, created_s=time.time())
+        announce(run)
         self._enter(run, at)
         return run
 
-    def amend(self, change: str) -> tuple[str, Run]:
+    def amend(self, change: str, *, announce: Callable[[Run], None] = lambda _: None) -> tuple[str, Run]:
         """Give a branch that has no steps yet another change; returns its old name and the run as it is now."""
         line = self.lines[self.current]
         name = self._free_name(change or "rerun")
         run = replace(line.run, name=name, change=change)
+        announce(run)
         line.interventions = [replace(each, run=name) for each in line.interventions]
         self.lines[name] = replace(line, run=run, tip=replace(line.tip, run=name))
         self.here = self.lines[name].tip
         del self.lines[line.run.name]
         return line.run.name, run
 
-    def plant(self, name: str, step: int, epoch: int) -> Run:
+    def plant(self, name: str, step: int, epoch: int, *, announce: Callable[[Run], None] = lambda _: None) -> Run:
         """A run without a parent, such as one that goes on from a file; it becomes the current one."""
         run = Run(self._free_name(name), None, step, "from a file", created_s=time.time())
+        announce(run)
         self._enter(run, None, epoch)
         return run
 
@@ -139,20 +151,24 @@ class Timeline:
         """Another title, note, pin or caveat."""
         self.lines[run.name].run = run
 
-    def delete(self, name: str) -> None:
-        """Forget a run.
+    def delete(self, name: str) -> list[str]:
+        """Forget a run, and the reruns that measured noise from it; returns all their names.
 
         Raises:
             CommandError: the model holds it, others come from it, or it is the first.
         """
-        children = [line.run.shown for line in self.lines.values() if line.run.parent == name]
+        children = [line.run for line in self.lines.values() if line.run.parent == name]
+        lasting = [run.shown for run in children if run.kind is RunKind.TRAINING]
         if name == self.current:
             raise CommandError(f"{name!r} can't be deleted: the model holds it; check out another run first")
-        if children:
-            raise CommandError(f"{name!r} can't be deleted: {', '.join(map(repr, children))} came from it")
+        if lasting:
+            raise CommandError(f"{name!r} can't be deleted: {', '.join(map(repr, lasting))} came from it")
         if name == MAIN:
             raise CommandError(f"{MAIN!r} can't be deleted: it holds the first step")
-        del self.lines[name]
+        gone = [name, *(run.name for run in children)]
+        for each in gone:
+            del self.lines[each]
+        return gone
 
     def is_unstarted_branch(self) -> bool:
         """Whether the current run is a branch that was changed by knobs alone and has taken no step yet."""
@@ -162,6 +178,7 @@ class Timeline:
             and self.here == line.tip
             and (line.tip.step, line.tip.epoch) == (line.origin.step, line.origin.epoch)
             and all(isinstance(each.change, SetKnobs) for each in line.interventions)
+            and not any(other.run.parent == self.current for other in self.lines.values())
         )
 
     # -- finding places -----------------------------------------------------------------------------------------
@@ -174,7 +191,7 @@ class Timeline:
         """
         if run in self.lines:
             return run
-        titled = [name for name, line in self.lines.items() if line.run.title == run]
+        titled = [name for name, line in self.lines.items() if run and line.run.title == run]
         if not titled:
             shown = [line.run.shown for line in self.lines.values() if line.run.kind is RunKind.TRAINING]
             raise CommandError(f"no run {run!r}: there are {', '.join(map(repr, shown))}")
@@ -303,16 +320,12 @@ class Timeline:
         return self._first()
 
     def _best(self) -> Place:
-        bests = [
-            line
-            for leg in self.lineage(self.here)
-            if (line := self.lines[leg.run]).best is not None and leg.reaches(line.best)
+        reached = [
+            best for leg in self.lineage(self.here) for best in self.lines[leg.run].bests if leg.reaches(best[0])
         ]
-        if not bests:
+        if not reached:
             raise CommandError("there is no best epoch yet: none was finished")
-        best = min(bests, key=lambda line: line.best_score).best
-        assert best is not None
-        return best
+        return min(reached, key=lambda best: best[1])[0]
 
     def _line_with(self, run: str, step: int) -> Line:
         line = self.lines[run]
@@ -322,7 +335,8 @@ class Timeline:
 
     def _free_name(self, wanted: str) -> str:
         name, count = wanted, 1
-        while name in self.lines:
+        taken = {*self.lines, *(line.run.title for line in self.lines.values())}
+        while name in taken:
             count += 1
             name = f"{wanted} ({count})"
         return name

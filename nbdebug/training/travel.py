@@ -6,10 +6,11 @@ Training thread only. Where steps have to be repeated on the way, the session do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nbdebug.records.commands import Changes, Checkout, Replicate, Rerun, Rewind, SetKnobs, StartPoint
+from nbdebug.records.commands import Changes, Checkout, Reinitialize, Replicate, Rerun, Rewind, SetKnobs, StartPoint
 from nbdebug.records.errors import CommandError, FileFormatError, collect
 from nbdebug.records.runs import Intervention, Mark, Reseed, RunKind
 from nbdebug.records.snapshots import Reason
@@ -36,7 +37,8 @@ class Traveller:
         present = session.knobs.all_asked()
         epochs, steps = command.epochs, command.steps
         if epochs is None and steps is None:
-            steps = session.loop.step - place.step
+            tip = session.timeline.lines[session.timeline.current].tip
+            steps = max(tip.step, session.loop.step) - place.step
             if steps < 1:
                 raise CommandError("say how long: rerun(epochs=1) or rerun(steps=200); the start is where the model is")
 
@@ -57,7 +59,7 @@ class Traveller:
         session, timeline = self._session, self._session.timeline
         place, course = timeline.parting(*command.runs, command.follow)
         if command.seed is not None:
-            course = [made for made in course if not isinstance(made.change, Reseed)]
+            course = [_drawn_anew(made, command.seed) for made in course if not isinstance(made.change, Reseed)]
 
         def arrive() -> str:
             session.course.branch(f"{command.follow} again", kind=RunKind.NOISE, seed=command.seed)
@@ -67,7 +69,7 @@ class Traveller:
             session.set_goal(None, command.last_step - session.loop.step)
             session.begin()
             session.become(State.RUNNING)
-            return timeline.current
+            return f"{command.follow!r} again, up to step {command.last_step:,}"
 
         return self._go(place, arrive)
 
@@ -95,6 +97,8 @@ class Traveller:
             return self._open(command.path)
         place = self._place_of(command)
         if place == session.timeline.here:
+            if session.state is State.FAILED:
+                session.become(State.IDLE, f"checked out {session.timeline.runs[place.run].shown}")
             return f"the model holds {place.run!r} at step {place.step:,} already"
 
         def arrive() -> str:
@@ -109,8 +113,6 @@ class Traveller:
     def _go(self, place: Place, arrive: Callable[[], str]) -> str | None:
         """Leave for a place; if that fails on the way, the model is put back where it was."""
         session, course = self._session, self._session.course
-        if session.at_rest:
-            course.notice_edits()
         if place == course.timeline.here:
             if session.state is State.RUNNING:
                 session.become(State.PAUSED)
@@ -186,8 +188,6 @@ class Traveller:
             )
         tip = None
         if course.timeline.started:
-            if session.at_rest:
-                course.notice_edits()
             tip = course.shelf.at(course.timeline.here) or course.take_or_refuse(Reason.LEFT)
         before = session.snapshot() if tip is None else tip.load()
         try:
@@ -204,11 +204,8 @@ class Traveller:
         return f"{run.name!r} goes on from {path}, step {session.loop.step:,}"
 
 
-def due_at(course: Sequence[Intervention], step: int, epoch: int) -> list[Intervention]:
-    """The first of these that are due after so many steps and epochs."""
-    due = []
-    for made in course:
-        if (made.step, made.epoch) > (step, epoch):
-            break
-        due.append(made)
-    return due
+def _drawn_anew(made: Intervention, seed: int) -> Intervention:
+    """The same change with other luck: a re-initialisation draws other weights."""
+    if not isinstance(made.change, Reinitialize):
+        return made
+    return replace(made, change=replace(made.change, seed=(made.change.seed + seed) % 2**63))

@@ -87,3 +87,10 @@ def test_what_cannot_be_compared_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         compare("main", "b", given, first_step=1, last_step=last_step)
+
+
+def test_a_large_difference_that_few_seeds_can_not_prove_is_not_called_noise() -> None:
+    made = judged([2.2, 2.201, 2.199, 2.2], [0.5, 1.9, 0.7, 1.0], VAL)
+    assert made.verdict is Verdict.UNDECIDED
+    assert made.rows[0].confidence == 0
+    assert made.sentence.endswith("but with 3 other seeds that may be luck. More seeds would tell more.")

@@ -37,8 +37,8 @@ OTHER = [0.002, -0.003, 0.001, 0.0, -0.002, 0.003, -0.001]
         ),
         (
             noisy(0.048, NOISE), noisy(1.5, np.multiply(NOISE, 20).tolist()), VAL,
-            "lr 0.0003 is worse than main: validation loss 0.048 → 1.50 (31 times as much, 95 % interval 1.30 to 1.60); "
-            "over 99.8 % sure; other seeds alone move it by ±0.0085.",
+            "lr 0.0003 is worse than main: validation loss 0.048 → 1.50 (31 times as much, 95 % interval 1.30 to "
+            "1.60); over 99.8 % sure; other seeds alone move it by ±0.0085.",
         ),
         (
             noisy(0.187, NOISE), noisy(0.189, np.add(NOISE, OTHER).tolist()), TRAIN,
