@@ -58,6 +58,7 @@ class Course:
         self._finish_s = 0.0
         self._at_rest: tuple[snapshots.Fingerprint, Changes] | None = None
         self._complained = False
+        self._start_is_no_help = False  # lazy layers had no shape then: the first step's end is kept instead
 
     # -- setting out, going on, resting -------------------------------------------------------------------------
 
@@ -78,7 +79,9 @@ class Course:
         self._since_s += seconds
         self._since_steps += 1
         wanted = self._since_s >= WANTED_EVERY_S or self._since_steps >= WANTED_EVERY_STEPS
-        if settled and wanted and self._since_s >= self._cost_s / SHARE:
+        due = wanted and self._since_s >= self._cost_s / SHARE
+        if settled and (due or self._start_is_no_help):
+            self._start_is_no_help = False
             self._take_if_wanted(Reason.SPACED)
 
     def epoch_finished(self, score: float, seconds: float) -> None:
@@ -304,6 +307,7 @@ class Course:
             )
             session.find(Cause.NOT_REPRODUCIBLE, Severity.INFO, "Going back may take other batches", text)
         self.timeline.started = True
+        self._start_is_no_help = snapshots.has_lazy_parts(session.model)
         session.recorder.record_manifest(self._describe(self.timeline.runs[self.timeline.current]))
         self.take(Reason.START)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from nbdebug.training import snapshot_file, steps
 from nbdebug.training.knobs import Knobs, RateGroup
 from nbdebug.training.modules import Model, named_modules
 from nbdebug.training.rng import RandomState
-from nbdebug.training.script_changes import Writer, interventions_json, one_line, quoted, words, wrapped
+from nbdebug.training.script_changes import Writer, effective, interventions_json, one_line, quoted, words, wrapped
 from nbdebug.training.script_text import assemble
 from nbdebug.training.snapshots import Snapshot
 from nbdebug.training.trainer import Trainer
@@ -58,17 +59,44 @@ def export(
         CommandError: the run can't be done again by a script, with each reason; or a file can't be written.
     """
     target = Path(path)
+    kept = _beside(target)
     exporter = _Exporter(model, trainer, start, interventions, reseeded)
     reasons = exporter.reasons()
     if reasons:
         raise CommandError("\n".join(f"{run!r} can't be exported: {reason}" for reason in reasons))
-    kept = target.with_name(f"{target.stem}.start.safetensors")
     random = [reseeded[index] for index in sorted(reseeded)]
-    snapshot_file.write(start, kept, about={"run": run, "script": target.name, "random": random})
-    text = exporter.text(run, target.name, kept, end=(end_step, end_epoch))
-    with snapshot_file.appearing(target) as file:
-        file.write(text.encode("utf-8", "backslashreplace"))
+    about = {"run": run, "script": target.name, "random": random}
+    draft = kept.with_name(f"{kept.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        snapshot_file.write(start, draft, about=about)
+        text = exporter.text(run, target.name, kept.name, draft, end=(end_step, end_epoch))
+        with snapshot_file.appearing(target) as file:  # both take their places here, or none
+            file.write(text.encode("utf-8", "backslashreplace"))
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(draft, kept)
+    finally:
+        draft.unlink(missing_ok=True)
     return target, kept
+
+
+def _beside(target: Path) -> Path:
+    """Where the start goes.
+
+    Raises:
+        CommandError: one of the two is a folder, or the script's own folder is missing.
+    """
+    if target.is_dir():
+        raise CommandError(
+            f"can't write a script to {str(target)!r}, which is a folder: give a file's name, such as "
+            f"{str(target / 'run.py')!r}"
+        )
+    kept = target.with_name(f"{target.stem}.start.safetensors")
+    if kept.is_dir():
+        raise CommandError(f"can't write {str(kept)!r}, which is a folder: give the script another name")
+    if not target.parent.is_dir():
+        raise CommandError(f"can't write {str(target)!r}: there is no folder {str(target.parent)!r}; make it first")
+    return kept
 
 
 class _Exporter:
@@ -88,7 +116,7 @@ class _Exporter:
         self._interventions = interventions
         self._reseeded = reseeded
         self._knobs = Knobs(model, trainer)
-        self._changes = [made.change.changes for made in interventions if isinstance(made.change, SetKnobs)]
+        self._changes = [effective(made.change.changes) for made in interventions if isinstance(made.change, SetKnobs)]
         self._seeds_anew = any(
             isinstance(made.change, Reseed) and index not in reseeded for index, made in enumerate(interventions)
         )
@@ -200,6 +228,7 @@ class _Exporter:
             "cuda": bool(start.random.cuda) or '"device":' in json,
             "others": bool(kept.others),
             "attributes": bool(kept.attributes),
+            "plain": bool(kept.plain),
             "extra": bool(kept.extra),
             "changes": bool(written),
             "norm": ClipMode.NORM in self._clips,
@@ -216,9 +245,9 @@ class _Exporter:
 
     # -- the text ---------------------------------------------------------------------------------------------------
 
-    def text(self, run: str, script: str, kept: Path, *, end: tuple[int, int]) -> str:
-        """The whole script."""
-        with safe_open(kept, framework="pt") as file:
+    def text(self, run: str, script: str, kept: str, written: Path, *, end: tuple[int, int]) -> str:
+        """The whole script; its start is ``written`` already, and will be named ``kept``."""
+        with safe_open(written, framework="pt") as file:
             json = file.metadata()[snapshot_file.KEY]
         writer = Writer(
             self._model,
@@ -238,15 +267,15 @@ class _Exporter:
         features = self._features(json, drafted if changed else "")
         features |= {"initial"} if initial else set()
         features |= {"modules"} if "modules" in arguments or any("modules" in line for line in initial) else set()
-        written = {**self._constants(kept, end), **({"intervene": writer.function(self._interventions, arguments)})}
+        own = {**self._constants(kept, end), **({"intervene": writer.function(self._interventions, arguments)})}
         placeholders = {
             "INITIAL": "\n".join(initial),
             "ARGUMENTS": ", ".join(arguments),
             "BATCHES": "batches" if "restart" in features else "train_loader",
         }
-        return f"{self._header(run, script, kept, end)}\n\n{assemble(written, features, placeholders)}"
+        return f"{self._header(run, script, kept, end)}\n\n{assemble(own, features, placeholders)}"
 
-    def _constants(self, kept: Path, end: tuple[int, int]) -> dict[str, str]:
+    def _constants(self, kept: str, end: tuple[int, int]) -> dict[str, str]:
         names = ["model", "optimizer", "loss_fn", "train_loader"]
         names += self._used
         rates = (
@@ -254,7 +283,7 @@ class _Exporter:
             for each in self._rate_options()
         )
         return {
-            "START_FILE": f"START_FILE = Path(__file__).with_name({quoted(kept.name)})",
+            "START_FILE": f"START_FILE = Path(__file__).with_name({quoted(kept)})",
             "FIRST": f"FIRST = {(self._start.step, self._start.epoch)}  # steps and whole epochs at the start",
             "LAST": f"LAST = {end}  # and at the end",
             "NEEDED": "\n".join(wrapped("NEEDED = [", map(quoted, names), "]")),
@@ -283,9 +312,9 @@ class _Exporter:
                 return float(kept[0][group.index]["lr"])
         return group.first_lr
 
-    def _header(self, run: str, script: str, kept: Path, end: tuple[int, int]) -> str:
+    def _header(self, run: str, script: str, kept: str, end: tuple[int, int]) -> str:
         rows = [(f"{made.step:,}", str(made.epoch), one_line(made.run), one_line(words(made.change)))
-                for made in self._interventions]  # fmt: skip
+                for made in self._interventions if words(made.change)]  # fmt: skip
         lines = [
             f"Training that ends in the weights of run {run!r}, bit for bit.",
             "",
@@ -293,7 +322,7 @@ class _Exporter:
             "",
             "setup.py is yours: a Python file that makes, under these names, what was given to the Debugger and its",
             "Trainer (see NEEDED below), from the same data. Its weights and random numbers need not be those of the",
-            f"run: they come from {kept.name}, which lies beside this file.",
+            f"run: they come from {kept}, which lies beside this file.",
             "",
             f"From step {self._start.step:,} to step {end[0]:,}, {end[1]} epochs finished. Same bits need the same",
             f"versions and kind of machine: made with torch {torch.__version__}, numpy {np.__version__}, Python "

@@ -24,7 +24,7 @@ def words(change: Change) -> str:
     """What was done, in a few words."""
     match change:
         case SetKnobs(changes):
-            return str(changes)
+            return str(effective(changes))
         case Reinitialize():
             of = f" of {', '.join(change.layers)}" if change.layers else ""
             kept = ", optimizer state kept" if change.keep_optimizer_state else ""
@@ -33,6 +33,15 @@ def words(change: Change) -> str:
             return f"seed {seed}"
         case OutsideEdit(what):
             return what
+
+
+def effective(changes: Changes) -> Changes:
+    """These changes; what names no group or layer changes none."""
+    return Changes(_or_none(changes.lr), changes.clip, _or_none(changes.dropout))
+
+
+def _or_none(value: float | Mapping[str, float] | None) -> float | Mapping[str, float] | None:
+    return None if isinstance(value, Mapping) and not value else value
 
 
 def interventions_json(interventions: Sequence[Intervention]) -> str:
@@ -116,7 +125,7 @@ class Writer:
         """The lines of one change; none where it has no effect."""
         match change:
             case SetKnobs(changes):
-                return self._set(changes)
+                return self._set(effective(changes))
             case Reinitialize():
                 return self._reinitialize(change)
             case Reseed(seed):

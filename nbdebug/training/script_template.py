@@ -206,10 +206,12 @@ def weighted_mean(values):
 
 def split(batch):
     """Input and target of a batch."""
-    if isinstance(batch, (tuple, list)):
-        inputs, target = batch
-        return inputs, target
-    return next((batch[a], batch[b]) for a, b in PAIRS if a in batch and b in batch)
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    for a, b in PAIRS if isinstance(batch, Mapping) else ():
+        if a in batch and b in batch:
+            return batch[a], batch[b]
+    raise TypeError(f"the loader is not the run's: it yielded a {type(batch).__name__} that is not (input, target)")
 
 
 def parts_of(result):

@@ -81,6 +81,10 @@ def restore_modules(kept, roots, optimizers):
                 present.copy_(value)
             else:
                 modules[name]._buffers[key] = value
+    for (name, key), value in kept.plain.items():  #: plain
+        present = vars(modules[name]).get(key)  #: plain
+        if type(present) is not type(value) or present != value:  #: plain
+            setattr(modules[name], key, value)  #: plain
     for (name, key), value in kept.attributes.items():  #: attributes
         setattr(modules[name], key, value)  #: attributes
     for name, mode in kept.modes.items():

@@ -53,7 +53,8 @@ def assemble(written: Mapping[str, str], features: Iterable[str], placeholders: 
 
     A placeholder stands for a name, or for a call ``begin(NAME)`` that is replaced by lines.
     """
-    parts = {name: text for module in TEMPLATES + BORROWED for name, text in _parts(module).items()}
+    templates, borrowed = ({n: t for m in each for n, t in _parts(m).items()} for each in (TEMPLATES, BORROWED))
+    parts = {**borrowed, **templates}
     template = {name: _filled(text, placeholders) for name, text in _kept(parts, frozenset(features)).items()}
     sources = {**template, **written}
     used = _reachable(sources, "main")

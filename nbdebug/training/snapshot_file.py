@@ -18,6 +18,7 @@ import typing
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,9 +30,9 @@ from nbdebug.records.commands import Clip, ClipMode
 from nbdebug.records.errors import CommandError, FileFormatError
 from nbdebug.training.data import DataPosition
 from nbdebug.training.knobs import KnobSettings
-from nbdebug.training.module_state import ModuleState
+from nbdebug.training.module_state import PLAIN, ModuleState
 from nbdebug.training.rng import RandomState
-from nbdebug.training.snapshot_values import Decoder, Encoder, Refusal
+from nbdebug.training.snapshot_values import NUMPY_KINDS, Decoder, Encoder, Refusal
 from nbdebug.training.snapshots import Snapshot
 
 FORMAT = "nbdebug snapshot"
@@ -67,6 +68,7 @@ def write(snapshot: Snapshot, path: str | os.PathLike[str], *, about: Mapping[st
             not writable, or full.
     """
     encoder = Encoder(KINDS)
+    snapshot = _without_odd_plain(snapshot)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -130,6 +132,16 @@ def _decoded(path: Any, content: dict[str, Any], file: Any) -> tuple[Snapshot, d
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _without_odd_plain(snapshot: Snapshot) -> Snapshot:
+    """Plain attributes may be of classes derived from numbers and text, such as enums; what no file holds stays out."""
+    kept = {key: value for key, value in snapshot.modules.plain.items() if type(value) in PLAIN or _is_numpy(value)}
+    return replace(snapshot, modules=replace(snapshot.modules, plain=kept))
+
+
+def _is_numpy(value: object) -> bool:
+    return isinstance(value, np.generic) and value.dtype.kind in NUMPY_KINDS
 
 
 def _header(text: str, tensors: Mapping[str, torch.Tensor]) -> bytes:

@@ -114,6 +114,11 @@ def unlike(snapshot: Snapshot, model: Model, trainer: Trainer) -> list[str]:
     return lines
 
 
+def has_lazy_parts(model: Model) -> bool:
+    """Whether some parameter has no shape yet, so that this state could not be come back to."""
+    return any(isinstance(p, UninitializedTensorMixin) for p in named_parameters(model).values())
+
+
 def expected_bytes(model: Model, trainer: Trainer) -> int:
     """About how large a snapshot will be: weights, gradients, and what the optimizers will hold for each parameter."""
     weights = [*named_parameters(_everything(model, trainer)).values(), *_others(model, trainer)]
