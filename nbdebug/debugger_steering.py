@@ -60,6 +60,7 @@ from nbdebug.training.session import Session
 
 LOG = logging.getLogger("nbdebug")
 SLOW_S = 5.0
+INTERRUPT_S = 10.0  # a step may take long; an interrupted cell should not
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +367,7 @@ class Steering:
         try:
             outcome = ticket.wait()
         except KeyboardInterrupt:
-            self._session.post(Pause())
+            self._session.post(Pause()).wait(INTERRUPT_S)
             raise
         if outcome is None or not outcome.ok:
             raise CommandError(outcome.text if outcome else "closed before the command could be applied")

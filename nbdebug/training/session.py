@@ -313,9 +313,6 @@ class Session:
             self.state = State.PAUSED
         self.paused_by_itself = True
         self._mind_the_replay(journey)
-        left = self.timeline.lines.get(journey.tip.place.run)
-        if left is not None and left.run.kind is RunKind.NOISE:
-            self.course.shelf.drop_run(left.run.name)
         text = journey.arrive()
         if self.at_rest:
             self.course.rest()
@@ -335,6 +332,7 @@ class Session:
         """Put the model back to where it was before the journey."""
         self._journey = None
         self.restore(journey.tip.load())
+        self.timeline.here = journey.tip.place
         self.course.rest()
 
     def _call_off(self, why: str) -> None:

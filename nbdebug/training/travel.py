@@ -118,6 +118,8 @@ class Traveller:
                 session.become(State.PAUSED)
             return arrive()
         start = course.way_to(place)
+        if course.timeline.runs[course.timeline.current].kind is RunKind.NOISE:
+            return session.travel(Journey(session, start, place, start, arrive))  # nothing there to come back to
         tip = course.shelf.at(course.timeline.here) or course.take_or_refuse(Reason.LEFT)
         if course.shelf.nearest(course.timeline.lineage(place)) is not start:
             start = course.way_to(place)
