@@ -224,7 +224,8 @@ class Timeline:
         Raises:
             CommandError: there is nothing to go back to.
         """
-        if not self.started or (self.here.step == 0 and start is not StartPoint.HERE):
+        trained = any(line.tip.step > line.run.step for line in self.lines.values())
+        if not self.started or not (trained or start is StartPoint.HERE):
             raise CommandError("nothing to rerun yet: no step has been taken; call run(epochs=1) or press ▶ first")
         if start is StartPoint.HERE:
             return self.here

@@ -8,9 +8,15 @@ did not read its start file could not succeed.
 from __future__ import annotations
 
 import ast
+import builtins
+import dataclasses
+import dis
+import errno
 import json
+import os
 import subprocess
 import sys
+import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +34,7 @@ from nbdebug.training.knobs import Knobs
 from nbdebug.training.loop import Loop
 from nbdebug.training.modules import roots
 from nbdebug.training.rng import RandomState
+from nbdebug.training.script_changes import words
 from nbdebug.training.snapshots import Snapshot
 from nbdebug.training.trainer import Trainer
 from nbdebug.training.turn import PROCESS_TURN
@@ -353,6 +360,22 @@ def step(model, batch, loss_fn, optimizer):
     scheduler.step()
     return loss
 """
+COUNTING = """
+import torch
+from torch import nn
+torch.manual_seed(0)
+class Counting(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 1)
+        self.calls, self.scale, self.mood = 0, 1.0, None
+    def forward(self, x):
+        self.calls += 1
+        self.scale, self.mood = self.scale * 0.9, "odd" if self.calls % 2 else None
+        return super().forward(x) * self.scale * (1 + self.calls % 3) + (0.5 if self.mood else 0)
+model, loss_fn = nn.Sequential(Counting()), nn.MSELoss()
+optimizer = torch.optim.SGD(model.parameters(), 0.01)
+train_loader = [(torch.randn(5, 4), torch.randn(5, 1)) for _ in range(8)]
+"""
 # fmt: off
 CASES: dict[str, Case] = {
     "untouched": Case(zoo("mlp", "sgd")),
@@ -411,6 +434,7 @@ CASES: dict[str, Case] = {
         NUMPY, [(17, 1, lr(0.001)), (19, 1, Reseed(2))], (30, 2), start=(14, 1),
     ),
     "odd in every way": Case(ODD, [(12, 2, lr(2e-3)), (15, 3, init("default", "1"))], (20, 4), start=(10, 2)),
+    "modules that count": Case(COUNTING, [(12, 1, lr(0.02))], (20, 2), start=(9, 1)),
     "knobs set before the start": Case(
         zoo("transformer", "adam") + schedule("ExponentialLR(optimizer, 0.9)"),
         [(2, 0, clip(VALUE))], (25, 1), before=[lr(0.01), clip(NORM), dropout(0.3)],
@@ -516,6 +540,78 @@ def test_a_script_needs_nothing_but_torch_numpy_and_safetensors(name: str, done:
     assert brought <= names, f"imported in vain: {brought - names}"
     assert "#:" not in done.texts[name] and "noqa" not in done.texts[name]
     assert max(map(len, done.texts[name].splitlines())) <= 120
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_script_uses_no_name_that_is_not_defined(name: str, done: Done) -> None:
+    defined = {*vars(builtins), "__file__", "__name__"}
+    codes = [compile(done.texts[name], name, "exec")]
+    defined |= {each.argval for each in dis.get_instructions(codes[0]) if each.opname == "STORE_NAME"}
+    used: set[str] = set()
+    while codes:
+        code = codes.pop()
+        codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
+        steps = list(dis.get_instructions(code))
+        local = {each.argval for each in steps if each.opname == "STORE_NAME"} | {"__module__", "__qualname__"}
+        used |= {each.argval for each in steps if each.opname in ("LOAD_GLOBAL", "LOAD_NAME")} - local
+    assert used <= defined, f"not defined: {used - defined}"
+
+
+def test_a_loader_that_is_not_the_runs_is_told(one_thread: None, tmp_path: Path) -> None:
+    path, player = tmp_path / "run.py", Player(Case(zoo("mlp", "sgd")))
+    player.export(path, player.snapshot())
+    found: dict[str, Any] = {"__name__": "script", "__file__": str(path)}
+    exec(path.read_text(), found)
+    assert found["split"]((1, 2)) == (1, 2)
+    assert found["split"]({"images": 1, "labels": 2}) == (1, 2)
+    for batch, kind in ((1, "int"), ((1, 2, 3), "tuple"), ({"a": 1}, "dict")):
+        with pytest.raises(TypeError, match=f"yielded a {kind} that is not"):
+            found["split"](batch)
+
+
+def test_a_change_that_names_nothing_is_none(tmp_path: Path) -> None:
+    player = Player(Case(zoo("mlp", "sgd")))
+    both = SetKnobs(Changes(lr={}, clip=NORM, dropout={}))
+    texts = []
+    for change in (lr({}), dropout({}), both, clip(NORM)):
+        made = Intervention("main", 3, 0, change)
+        texts.append(player.export(tmp_path / "run.py", player.snapshot(), interventions=[made]).read_text())
+    assert texts[0] == texts[1] and "Nothing was changed by hand." in texts[0] and "intervene" not in texts[0]
+    assert texts[2] == texts[3] and "clip norm 0.3\n" in texts[2]
+
+
+def test_both_files_are_written_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    player = Player(Case(zoo("mlp", "sgd")))
+    start, folder = player.snapshot(), tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(CommandError, match=r"folder', which is a folder: give a file's name, such as '.*run\.py'"):
+        player.export(folder, start)
+    (folder / "taken.start.safetensors").mkdir()
+    with pytest.raises(CommandError, match=r"taken\.start\.safetensors', which is a folder"):
+        player.export(folder / "taken.py", start)
+    (folder / "taken.start.safetensors").rmdir()
+    assert list(tmp_path.iterdir()) == [folder] and not list(folder.iterdir())
+    player.export(folder / "run.py", start)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert before.keys() == {"run.py", "run.start.safetensors"}
+
+    def full(*_: Any, **__: Any) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    real, synced = os.fsync, []
+
+    def full_at_the_script(file: int) -> None:
+        synced.append(file)
+        full() if len(synced) > 1 else real(file)
+
+    later = dataclasses.replace(start, step=7)
+    for place, name, fails in ((script, "assemble", full), (os, "fsync", full_at_the_script)):
+        with monkeypatch.context() as patch, pytest.raises((OSError, CommandError), match="No space left"):
+            patch.setattr(place, name, fails)
+            player.export(folder / "run.py", later)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before, name
+    player.export(folder / "run.py", later)
+    assert {path.name for path in folder.iterdir()} == set(before)
 
 
 def test_the_script_tells_its_history(done: Done) -> None:
@@ -634,3 +730,7 @@ def test_the_history_as_json() -> None:
         {"run": "lr 1", "step": 6, "epoch": 1, "kind": "seed", "seed": 2**63},
         {"run": "lr 1", "step": 7, "epoch": 1, "kind": "edited by hand", "what": "by hand"},
     ]  # fmt: skip
+
+
+def test_a_group_without_a_name_leaves_no_gap_in_the_words() -> None:
+    assert words(lr({"": 0.05, "b": 1.0})) == "lr 0.05, b 1"

@@ -259,6 +259,27 @@ def test_other_tools_can_open_it(tmp_path: Path) -> None:
         assert torch.equal(opened[f"modules/parameters/{name}"], parameter), name
 
 
+def test_plain_attributes_of_modules_come_back(tmp_path: Path) -> None:
+    loop, knobs = setup()
+    path, held = tmp_path / "plain.safetensors", loop.model[0]
+    held.calls, held.scale, held.mood, held.huge = 3, math.nan, None, 10**30
+    held.size, held.kind = np.float64(0.1), ClipMode.NORM
+    snapshot_file.write(capture(loop, knobs), path, about={})
+    back = snapshot_file.read(path)[0].modules.plain
+    mine = {key: value for (module, key), value in back.items() if module == "0"}
+    assert mine.pop("scale") != 0 and mine["calls"] == 3 and mine["mood"] is None and mine["huge"] == 10**30
+    assert type(mine["size"]) is np.float64 and mine["in_features"] == held.in_features
+    assert "kind" not in mine, "an enum of the user's own is nothing that a file can hold"
+
+
+def test_a_file_without_plain_attributes_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "older.safetensors"
+    snapshot_file.write(holding(1), path, about={})
+    assert snapshot_file.read(path)[0].modules.plain
+    rewrite(path, lambda content: fields(content)["modules"]["$record"][1].pop("plain"))
+    assert snapshot_file.read(path)[0].modules.plain == {}
+
+
 def test_tensors_are_aligned_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "kept.safetensors"
     for name in ("a", "ab", "abc", "abcd", "abcde", "abcdef", "abcdefg", "abcdefgh"):
