@@ -31,6 +31,7 @@ from nbdebug.records.view import View
 
 LOG = logging.getLogger("nbdebug")
 FRESH_S = 0.5
+FIRST_LOOK_S = 0.05
 REFUSAL = "this is a journal from disk: there is no training to act on; make a Debugger to train"
 T = TypeVar("T")
 
@@ -51,6 +52,7 @@ class Journal:
         self._dashboard: Dashboard | None = None
         self._finish = weakref.finalize(self, reader.close)
         self.refresh()
+        self._await_first_step()
 
     @classmethod
     def open(cls, path: str | Path = ".nbdebug", session: str | None = None) -> Journal:
@@ -175,6 +177,17 @@ class Journal:
             if time.monotonic() - self._read_at > FRESH_S or not self._has_curves():
                 self.refresh()
             return self._memory
+
+    def _await_first_step(self) -> None:
+        """What was trained this very moment is written within milliseconds; who opens the file then is to see it."""
+        end = time.monotonic() + FIRST_LOOK_S
+        while not self._has_curves() and self._is_being_written() and time.monotonic() < end:
+            time.sleep(FIRST_LOOK_S / 10)
+            self.refresh()
+
+    def _is_being_written(self) -> bool:
+        shown = next((one for one in self.sessions if one.id == self.session), None)
+        return shown is not None and shown.ended_s is None and abs(time.time() - shown.last_s) < 1.0
 
     def _has_curves(self) -> bool:
         memory = self._memory

@@ -9,11 +9,11 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+from nbdebug.journal.schema import locate
 from nbdebug.journal.store import Store
 from nbdebug.records.errors import NbdebugError
 
 FOLDER = Path(".nbdebug")
-FILE = "journal.sqlite"
 SWITCH = "NBDEBUG_JOURNAL"
 OFF = ("0", "off", "no", "none", "false")
 
@@ -43,10 +43,7 @@ def journal_path(wanted: str | os.PathLike[str] | bool | None) -> Path | None:
         if said.lower() in OFF:
             return None
         wanted = said or FOLDER
-    if not wanted:
-        return None
-    path = Path(wanted)
-    return path if path.suffix else path / FILE
+    return None if wanted is None or wanted is False else locate(wanted)
 
 
 def open_store(

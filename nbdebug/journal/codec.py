@@ -19,6 +19,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from nbdebug.journal.record_types import refuse_wrong_types
 from nbdebug.records import commands, comparison, findings, frames, manifest, runs, signals, snapshots, view
 
 RECORDS: dict[str, type[Any]] = {
@@ -40,6 +41,8 @@ ENUMS: dict[str, type[Enum]] = {
 }
 ARRAY_KINDS = "biuf"
 LONG_TEXT = 4_096
+AS_THEY_ARE = frozenset(get_args(commands.Command)) | {commands.Changes, commands.Clip}  # what a person asked for
+NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError)
 
 
 class UnreadableRecord(ValueError):
@@ -66,7 +69,7 @@ def decode(body: str | bytes, arrays: bytes | None = None) -> Any:
     try:
         text = body if isinstance(body, str) else zlib.decompress(body).decode()
         return _made(json.loads(text), arrays or b"")
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, zlib.error) as error:
+    except (*NONSENSE, zlib.error) as error:
         raise UnreadableRecord(f"{type(error).__name__}: {error}") from error
 
 
@@ -134,7 +137,10 @@ def _made_special(kind: str, of: Any, arrays: bytes) -> Any:
             return _made_array(of[0], of[1], of[2], arrays)
     known = RECORDS[kind]
     names = {field.name for field in fields(known)}
-    return known(**{name: _made(item, arrays) for name, item in of.items() if name in names})
+    record = known(**{name: _made(item, arrays) for name, item in of.items() if name in names})
+    if known not in AS_THEY_ARE:
+        refuse_wrong_types(record)
+    return record
 
 
 def _made_array(dtype: str, shape: list[int], start: int, arrays: bytes) -> NDArray[Any]:

@@ -80,7 +80,7 @@ class Line:
 class Batch:
     """What is written at once: ``log`` in its order, then ``backlog``; ``sampled`` runs have new layer records.
 
-    ``places`` are the last step and epoch of runs in the backlog.
+    ``places`` are the last step and epoch of runs in the backlog. ``frames`` counts those in the log.
     """
 
     log: deque[Taken | Entry] = field(default_factory=deque)
@@ -88,6 +88,7 @@ class Batch:
     sampled: set[str] = field(default_factory=set)
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
     ticket: int = 0
+    frames: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.log or self.backlog or self.sampled)
@@ -142,7 +143,7 @@ class Pending:
         """Everything so far; from here on a new batch grows."""
         with self.changed:
             batch, self._batch = self._batch, Batch()
-            batch.ticket = self.tickets
+            batch.ticket, batch.frames = self.tickets, self._frames
             self._frames = 0
             self.urgent = False
             return batch

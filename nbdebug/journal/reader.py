@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,26 +18,29 @@ from nbdebug.journal import codec
 from nbdebug.journal.journal import Journal
 from nbdebug.journal.points import Stretch, joined, unpacked
 from nbdebug.journal.samples import RECORD_OF, SampleKind, Samples
-from nbdebug.journal.schema import damaged, open_to_read
+from nbdebug.journal.schema import damaged, open_to_read, unreadable
 from nbdebug.journal.tables import LATEST
 from nbdebug.records.commands import Outcome
 from nbdebug.records.comparison import Comparison
-from nbdebug.records.errors import ConfigurationError
+from nbdebug.records.errors import ConfigurationError, NbdebugError
 from nbdebug.records.findings import Finding
+from nbdebug.records.frames import Activations, GradientFlow
 from nbdebug.records.manifest import Manifest
-from nbdebug.records.runs import Intervention, Mark, Run
+from nbdebug.records.runs import Intervention, Mark, Run, RunKind
 from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.records.view import Points
 
 T = TypeVar("T")
+LATEST_S = 253_402_300_800  # the end of the year 9999: later ones have no date
+COLUMN_TYPES: tuple[Any, ...] = (str, float, int, int, int, str, str, (float, type(None)), float)  # of a StoredSession
 
 
 @dataclass(frozen=True)
 class StoredSession:
     """A session in the file: one debugger, from its making to its end.
 
-    ``steps`` is the sum over its runs; ``process`` and ``host`` are where it ran, ``folder`` its working folder.
-    ``ended_s`` is ``None`` while it goes on, and for one that was killed. Times are Unix time.
+    ``runs`` are those made to train, ``steps`` the sum over them; ``process`` and ``host`` are where it ran, ``folder``
+    its working folder. ``ended_s`` is ``None`` while it goes on, and for one that was killed. Times are Unix time.
     """
 
     id: str
@@ -132,11 +135,14 @@ class Reader:
         return journal
 
     def _read_runs(self, journal: Journal) -> None:
-        for name, body in self._all("SELECT name, body FROM runs WHERE session = ? ORDER BY id", self._number):
-            if self._bodies.get(name) == body:
-                continue
+        rows = self._all("SELECT name, body FROM runs WHERE session = ? ORDER BY id", self._number)
+        changed = [(name, body) for name, body in rows if self._bodies.get(name) != body]
+        for name, body in changed:
             run = self._decoded(Run, body)
             if run is None:
+                continue
+            if run.name != name or (run.parent is not None and run.parent not in self._bodies):
+                self.skipped += 1  # damaged, or its parent can't be read: without that it has no beginning
                 continue
             (journal.edit_run if name in self._bodies else journal.begin_run)(run)
             self._bodies[name] = body
@@ -146,6 +152,8 @@ class Reader:
         places = {}
         for name, step, epoch, last_s in self._all(sql, self._number):
             if name in self._bodies:
+                if not isinstance(step, int) or not isinstance(epoch, int):
+                    raise damaged(self.path, ValueError(f"run {name!r} came to step {step!r}, epoch {epoch!r}"))
                 journal.reach(name, step)
                 places[name] = Place(step, epoch, last_s)
         self.places = places
@@ -215,7 +223,7 @@ class Reader:
                 continue
             key = (run, SampleKind(kind))
             record = self._decoded(RECORD_OF[key[1]], body, arrays)
-            if record is not None:
+            if record is not None and isinstance(slot, int) and isinstance(step, int) and _is_whole(record):
                 self._samples.setdefault(key, {})[slot] = (step, record)
                 changed[key] = None
         for run, sample_kind in changed:
@@ -243,12 +251,21 @@ class Reader:
         raise ConfigurationError(f"no session {session!r} in {self.path}; there are\n{there or '- none'}")
 
     def _sessions(self) -> tuple[StoredSession, ...]:
-        rows = self._all(
-            "SELECT name, started_s, (SELECT count(*) FROM runs WHERE session = sessions.id), (SELECT "
-            "coalesce(sum(last_step - first_step), 0) FROM runs WHERE session = sessions.id), process, host, folder, "
-            "ended_s, last_s FROM sessions ORDER BY id"
-        )
-        return tuple(StoredSession(*row) for row in rows)
+        runs: dict[int, list[int]] = {}
+        for session, steps, body in self._all("SELECT session, last_step - first_step, body FROM runs"):
+            if _is_training(body):
+                runs.setdefault(session, []).append(steps)
+        rows = self._all("SELECT id, name, started_s, process, host, folder, ended_s, last_s FROM sessions ORDER BY id")
+        return tuple(self._session(runs.get(number, []), *columns) for number, *columns in rows)
+
+    def _session(self, steps: list[int], name: str, started_s: float, *columns: Any) -> StoredSession:
+        values = (name, started_s, len(steps), sum(steps), *columns)
+        for value, kind in zip(values, COLUMN_TYPES, strict=True):
+            if not isinstance(value, kind):
+                raise TypeError(f"a session has {value!r} in place of a number or text")
+        if not 0 <= started_s < LATEST_S:
+            raise ValueError(f"a session began at {started_s!r}, which is no time")
+        return StoredSession(*values)
 
     def _decoded(self, kind: type[Any], body: str | bytes, arrays: bytes | None = None) -> Any:
         try:
@@ -263,10 +280,10 @@ class Reader:
     def _guarded(self, look: Callable[[], T]) -> T:
         try:
             return look()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error):
-                raise ConfigurationError(f"the journal in {self.path} can't be read now: {error}; try again") from error
-            raise damaged(self.path, error) from error
+        except NbdebugError:
+            raise
+        except (sqlite3.Error, *codec.NONSENSE) as error:
+            raise unreadable(self.path, error) from error
 
     def _all(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql, values).fetchall()
@@ -274,6 +291,21 @@ class Reader:
     def _one(self, sql: str, *values: Any) -> Any:
         row = self._connection.execute(sql, values).fetchone()
         return row[0] if row is not None else None
+
+
+def _is_training(body: str | bytes) -> bool:
+    """Whether a run was made to train, not to measure noise; one that can't be read is not shown, nor counted."""
+    try:
+        run = codec.decode(body)
+    except codec.UnreadableRecord:
+        return False
+    return isinstance(run, Run) and run.kind is RunKind.TRAINING
+
+
+def _is_whole(record: GradientFlow | Activations) -> bool:
+    """Whether each array has an entry for each layer."""
+    arrays = [getattr(record, field.name) for field in fields(record) if field.name != "layers"]
+    return all(array.ndim and len(array) == len(record.layers) for array in arrays)
 
 
 def _series(signal: str, name: str, split: str) -> Series | None:

@@ -6,6 +6,7 @@ database is ours, ``user_version`` which version of the tables it has.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -21,6 +22,8 @@ FILE_NAME = "journal.sqlite"
 APPLICATION_ID = 0x6E626467
 BUSY_S = 5.0
 READ_ONLY_CODES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+DAMAGE = (sqlite3.DatabaseError, UnicodeError)  # the latter where not even SQLite's message is text
 
 TABLES_1 = """
 CREATE TABLE sessions (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, started_s REAL NOT NULL,
@@ -70,8 +73,19 @@ RECORD_TABLES = ("outcomes", "findings", "marks", "interventions", "manifests", 
 
 
 def locate(path: str | Path) -> Path:
-    """The journal's file: ``path`` itself, or the file in it where ``path`` is a folder, existing or to be made."""
-    path = Path(path).expanduser()
+    """The journal's file: ``path`` itself, or the file in it where ``path`` is a folder, existing or to be made.
+
+    Raises:
+        ConfigurationError: it is no path.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise _no_path(path)
+    try:
+        path = Path(path).expanduser()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _no_path(path) from error
+    if "\0" in str(path):
+        raise _no_path(path)
     return path / FILE_NAME if path.is_dir() or not (path.suffix or path.exists()) else path
 
 
@@ -86,18 +100,14 @@ def open_to_write(path: Path, connect: Callable[..., sqlite3.Connection] = sqlit
         path.parent.mkdir(parents=True, exist_ok=True)
         _look_before(path)
         connection: sqlite3.Connection = connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-    except (OSError, sqlite3.OperationalError) as error:
-        raise _unwritable(path, error) from error
-    except sqlite3.DatabaseError as error:
-        raise damaged(path, error) from error
+    except (OSError, *DAMAGE) as error:
+        raise unwritable(path, error) from error
     try:
         _prepare(connection, path)
     except BaseException as error:
         connection.close()
-        if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
-            raise _unwritable(path, error) from error
-        if isinstance(error, sqlite3.DatabaseError):
-            raise damaged(path, error) from error
+        if isinstance(error, DAMAGE):
+            raise unwritable(path, error) from error
         raise
     return connection
 
@@ -115,19 +125,44 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         connection = _connect_to_read(path)
     except OSError as error:
         raise ConfigurationError(f"the journal in {path} can't be read: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise damaged(path, error) from error
+    except DAMAGE as error:
+        raise unreadable(path, error) from error
     try:
         _refuse_foreign(connection, path)
         if not _version(connection):
             raise FileFormatError(f"{path} is empty: nothing was ever recorded in it")
-    except BaseException:
+    except BaseException as error:
         connection.close()
+        if isinstance(error, DAMAGE):
+            raise unreadable(path, error) from error
         raise
     return connection
 
 
-def damaged(path: Path, error: sqlite3.DatabaseError | ValueError) -> FileFormatError:
+def unreadable(path: Path, error: Exception) -> ConfigurationError | FileFormatError:
+    """The error for a look at a file that failed: another holds it for the moment, or it is damaged."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in BUSY_CODES:
+        return ConfigurationError(f"the journal in {path} can't be read now: {error}; try again")
+    return damaged(path, error)
+
+
+def unwritable(path: Path, error: Exception) -> ConfigurationError | FileFormatError:
+    """The error for a file that can't be opened to write: the disk or another process is in the way, or it is damaged.
+
+    Of SQLite's own errors about what is in a file, an OperationalError, with the code of any mistake in a statement, is
+    what names a table or column that must be there; one without a code is about text that is not UTF-8.
+    """
+    code = getattr(error, "sqlite_errorcode", None)
+    in_the_way = isinstance(error, (OSError, sqlite3.OperationalError))
+    if not in_the_way or (isinstance(error, sqlite3.OperationalError) and code in (None, sqlite3.SQLITE_ERROR)):
+        return damaged(path, error)
+    return ConfigurationError(
+        f"the journal can't be written to {path}: {error}. Give another folder, or journal=None to keep it in memory "
+        "only."
+    )
+
+
+def damaged(path: Path, error: Exception) -> FileFormatError:
     """The error for a file that SQLite, or we, can't make sense of."""
     if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
         return FileFormatError(f"{path} is no journal of nbdebug, nor an SQLite database: give another path")
@@ -261,12 +296,8 @@ def _tried(uri: str, factory: type[sqlite3.Connection] = sqlite3.Connection) -> 
     return connection
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
-    return "no such table" in str(error)
-
-
-def _unwritable(path: Path, error: Exception) -> ConfigurationError:
+def _no_path(given: object) -> ConfigurationError:
     return ConfigurationError(
-        f"the journal can't be written to {path}: {error}. Give another folder, or journal=None to keep it in memory "
-        "only."
+        f"{given!r} is no path of a journal: give its file or folder as text or pathlib.Path, such as "
+        '".nbdebug/journal.sqlite"'
     )

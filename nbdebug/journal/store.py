@@ -1,6 +1,7 @@
 """Store: the journal's file, and the thread that writes it. Training only adds to what is pending, and never waits.
 
-A batch is written about four times a second. What a killed process loses is the batch that was growing. When the disk
+What comes after a quiet moment is written at once, so that a reader sees a run as soon as it has begun; from there on a
+batch about four times a second. What a killed process loses is the batch that was growing. When the disk
 fails, the store says so once and stops; the journal in memory goes on.
 """
 
@@ -10,6 +11,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ from pathlib import Path
 from nbdebug.journal.limit import Limit
 from nbdebug.journal.pending import Batch, Entry, Pending
 from nbdebug.journal.samples import Sampler, Samples
-from nbdebug.journal.schema import locate, open_to_write
+from nbdebug.journal.schema import DAMAGE, locate, open_to_write, unwritable
 from nbdebug.journal.tables import FileBusy, Tables
 from nbdebug.records.frames import Frame
 
@@ -110,14 +112,17 @@ class _Writer:
         self._on_error = on_error
         self._closing = False
         self._written = 0
+        self._quiet_at = 0.0
         self._batch: Batch | None = None
         self._process = os.getpid()
         connection = open_to_write(path, connect)
         try:
             self.tables = Tables(connection)
             self._file = path.stat().st_ino
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if isinstance(error, DAMAGE):
+                raise unwritable(path, error) from error
             raise
         self._connection = connection
         self._limit = Limit(connection, size_limit_bytes, self.tables.session)
@@ -174,13 +179,14 @@ class _Writer:
         pending, changed = self.pending, self.pending.changed
         with changed:
             changed.wait_for(lambda: bool(pending) or self._batch is not None or self._closing)
-            changed.wait_for(lambda: pending.urgent or self._closing, FLUSH_S)
+            changed.wait_for(lambda: pending.urgent or self._closing, max(0.0, self._quiet_at - time.monotonic()))
             return not self._closing
 
     def _try_flush(self) -> None:
         try:
             self._flush()
         except FileBusy:
+            self._quiet_at = time.monotonic() + FLUSH_S
             LOG.info("the journal in %s is held by another process; trying again", self._path)
 
     def _flush(self) -> None:
@@ -189,6 +195,8 @@ class _Writer:
         batch = self._batch = self._batch or self.pending.take()
         self.tables.write(batch, self._samples)
         self._batch = None
+        if batch.frames:
+            self._quiet_at = time.monotonic() + FLUSH_S
         with self.pending.changed:
             self._written = batch.ticket
             self.pending.changed.notify_all()

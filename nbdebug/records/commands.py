@@ -93,7 +93,7 @@ def _later(
 
 def _values(value: float | Mapping[str, float]) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {number:g}" for name, number in value.items())
+        return ", ".join(f"{name} {number:g}" if name else f"{number:g}" for name, number in value.items())
     return f"{value:g}"
 
 

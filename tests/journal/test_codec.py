@@ -18,7 +18,7 @@ import pytest
 import nbdebug.records
 from nbdebug.journal import codec
 from nbdebug.journal.pending import Entry
-from nbdebug.records.commands import Changes, Clip, ClipMode, Compare, Outcome, Rerun, SetKnobs, StartPoint
+from nbdebug.records.commands import Changes, Clip, ClipMode, Compare, Outcome, Pause, Rerun, SetKnobs, StartPoint
 from nbdebug.records.comparison import Comparison, SeriesComparison, Verdict
 from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.manifest import Manifest
@@ -48,7 +48,7 @@ RECORDS = [
     Run("lr 0.1 (2)", "main", 12, "lr 0.1", RunKind.NOISE, 7, "mein Läufchen → \ud800", created_s=1.7e9),
     Outcome(SetKnobs(Changes(lr={"head": 0.1, "$": 1e-9}, clip=Clip(ClipMode.VALUE, math.inf))), "main", 3, True, "ok"),
     Outcome(Rerun(StartPoint.BEST, changes=Changes(dropout=0.5), seed=2**63), "main", 3, False, "no"),
-    Outcome(Compare("main"), "main", 0, True, ""),
+    Outcome(Compare("main"), "main", 0, True, "", made="lr 0.1 (2)"),
     Finding(Cause.NAN_LOSS, Severity.CRITICAL, "main", 9, "t", "w", "Traceback\n" * 1000),
     Intervention("main", 4, 1, OutsideEdit("weights")),
     Manifest("main", {"lr": [1, 2.5, None, True], "nested": {"a": (1, "b")}}, git={"diff": "+\n" * 5000}),
@@ -96,6 +96,8 @@ def test_what_is_no_plain_value_is_kept_as_its_text() -> None:
 def test_an_unknown_field_is_left_out_and_a_missing_one_has_its_default() -> None:
     body = '{"$":"Run","of":{"name":"main","colour":"red"}}'
     assert codec.decode(body) == Run("main")
+    older = codec.encode(Outcome(Pause(), "main", 3, True, "paused", made="b"))[0].replace(',"made":"b"', "")
+    assert codec.decode(older) == Outcome(Pause(), "main", 3, True, "paused")
 
 
 ARRAY = '{"$":"array","of":%s}'
@@ -110,6 +112,11 @@ ARRAY = '{"$":"array","of":%s}'
         ('{"$":"enum","of":["StrEnum","x"]}', None),
         ('{"$":"Run","of":{}}', None),
         ('{"$":"Outcome","of":{"command":{"$":"Tomorrow","of":{}},"run":"main","step":1,"ok":true,"text":""}}', None),
+        ('{"$":"Run","of":{"name":"main","step":1e400}}', None),
+        ('{"$":"Run","of":{"name":"main","step":true}}', None),
+        ('{"$":"Run","of":{"name":3}}', None),
+        ('{"$":"Run","of":{"name":"main","kind":"noise"}}', None),
+        ('{"$":"Outcome","of":{"command":{"$":"Pause","of":{}},"run":"main","step":"1","ok":true,"text":""}}', None),
         ('{"$":"Run"', None),
         ('{"$":"Run"}', None),
         (b"no zlib", None),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +24,7 @@ from nbdebug.records.commands import Stop
 from nbdebug.records.errors import ClosedError, ConfigurationError, FileFormatError
 from nbdebug.records.runs import Mark, Run, RunKind
 from nbdebug.records.status import State
-from tests.journal.made import fill
+from tests.journal.made import fill, frame
 from tests.journal.test_store import tell_all
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -49,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
 def test_it_shows_itself_without_torch(folder: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_TORCH, folder]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "from disk" in text and "lr 0.5" in text and "step 900" in text and "critical: t. w" in text
+    assert "from disk" in text and "faster" in text and "step 900" in text and "critical: t. w" in text
 
 
 @pytest.mark.parametrize("where", ["", FILE_NAME])
@@ -98,7 +102,147 @@ def test_a_measurement_of_noise_is_not_the_run_shown(tmp_path: Path) -> None:
     fill(live, 11, 40, "seed 1")
     live.close()
     stored = StoredJournal.open(tmp_path / "j.sqlite")
-    assert stored.run == "main" and set(stored.runs) == {"main", "seed 1"}
+    assert stored.run == "main" and list(stored.runs) == ["main"]
+    assert ": 1 run, " in repr(stored)
+    assert [(session.runs, session.steps) for session in stored.sessions] == [(1, 20)]
+    assert stored.history.of("seed 1")["loss/train"].steps.tolist() == list(range(11, 41))
+    assert stored.interventions("seed 1") == ()
+    with pytest.raises(KeyError, match=r"no run 'b': there are main\b"):
+        stored.interventions("b")
+
+
+def test_a_run_is_there_as_soon_as_it_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nbdebug.journal.store.FLUSH_S", 60.0)
+    monkeypatch.setattr("nbdebug.debugger_journal.FRESH_S", 60.0)
+    live = Journal(Store(tmp_path / "j.sqlite"))
+    live.begin_run(Run("main"))
+    stored = StoredJournal.open(tmp_path / "j.sqlite")
+    live.record(frame(1))
+    end = time.monotonic() + 5
+    while "loss/train" not in stored.history and time.monotonic() < end:
+        time.sleep(0.005)
+    assert stored.history["loss/train"].steps.tolist() == [1]
+    live.close()
+
+
+def test_who_opens_it_in_the_moment_of_the_first_step_sees_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbdebug.debugger_journal.FIRST_LOOK_S", 5.0)
+    live = Journal(Store(tmp_path / "j.sqlite"))
+    live.begin_run(Run("main"))
+    later = threading.Timer(0.1, lambda: live.record(frame(1)))
+    later.start()
+    stored = StoredJournal.open(tmp_path / "j.sqlite")
+    stored.close()
+    assert stored.history["loss/train"].steps.tolist() == [1]
+    later.join()
+    live.close()
+
+
+@pytest.mark.parametrize("path", [None, 3, True, b"j.sqlite", "a\0b"])
+def test_what_is_no_path_is_refused(path: Any) -> None:
+    for use in (StoredJournal.open, Store):
+        with pytest.raises(ConfigurationError, match="is no path of a journal: give its file or folder"):
+            use(path)
+
+
+def test_a_file_held_by_another_can_be_read_later(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nbdebug.journal.schema.BUSY_S", 0.01)
+    with closing(sqlite3.connect(folder / FILE_NAME, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ConfigurationError, match="can't be read now: database is locked; try again"):
+            StoredJournal.open(folder)
+
+
+def look_at_all(path: Path) -> None:
+    """All that can be asked of a stored journal."""
+    stored = StoredJournal.open(path)
+    try:
+        assert repr(stored) and repr(stored.history) and [str(session) for session in stored.sessions]
+        assert all(stored.runs[name].shown for name in stored.runs)
+        for name in stored._memory.runs:
+            history = stored.history.of(name, inherited=True)
+            assert repr(history) and [history[key] for key in history]
+            stored.interventions(name)
+        assert [str(comparison) for comparison in stored.comparisons] or not stored.comparisons
+        assert stored._view(400).stored
+    finally:
+        stored.close()
+
+
+def test_flipped_bytes_give_a_good_read_or_say_that_the_file_is_damaged(tmp_path: Path) -> None:
+    live = Journal(Store(tmp_path / "j.sqlite"))
+    tell_all(live)
+    live.close()
+    whole, draws, refused = (tmp_path / "j.sqlite").read_bytes(), random.Random(0), 0
+    path = tmp_path / "flipped.sqlite"
+    for _ in range(100):
+        flipped = bytearray(whole)
+        for at in draws.sample(range(len(whole)), draws.choice((1, 100, 2_000))):
+            flipped[at] ^= draws.randrange(1, 256)
+        path.write_bytes(flipped)
+        try:
+            look_at_all(path)
+        except FileFormatError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert 20 < refused < 90
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("UPDATE sessions SET started_s = 4e18", "is no time"),
+        ("UPDATE sessions SET host = x'00'", "in place of a number or text"),
+        ("UPDATE runs SET last_step = 'x'", "unsupported|'x'"),
+        ("UPDATE runs SET last_epoch = 0.5 WHERE name = 'main'", "run 'main' came to step 2500, epoch 0.5"),
+        ("UPDATE points SET first_step = 9223372036854775807", "is damaged"),
+        ("UPDATE points SET \"values\" = 'text'", "is damaged"),
+    ],
+)
+def test_values_that_make_no_sense_are_damage(folder: Path, sql: str, message: str) -> None:
+    with closing(sqlite3.connect(folder / FILE_NAME)) as file:
+        file.execute(sql)
+        file.commit()
+    with pytest.raises(FileFormatError, match=message):
+        look_at_all(folder / FILE_NAME)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        """UPDATE runs SET body = replace(body, '"lr 0.5"', '"other"') WHERE name = 'lr 0.5'""",
+        """UPDATE runs SET body = replace(body, '"main"', '"lr 0.5"') WHERE name = 'lr 0.5'""",
+        """UPDATE runs SET body = replace(body, '"step":700', '"step":7e900') WHERE name = 'lr 0.5'""",
+    ],
+    ids=["another name", "its own parent", "no step"],
+)
+def test_a_run_that_can_not_be_is_left_out(folder: Path, sql: str) -> None:
+    with closing(sqlite3.connect(folder / FILE_NAME)) as file:
+        assert file.execute(sql).rowcount == 1
+        file.commit()
+    look_at_all(folder)
+    stored = StoredJournal.open(folder)
+    assert list(stored.runs) == ["main"] and "1 record could not be read" in repr(stored)
+
+
+def test_a_layer_record_with_too_few_numbers_is_left_out(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / FILE_NAME)) as file:
+        short = """UPDATE samples SET body = replace(body, '["<f8",[2],', '["<f8",[1],') WHERE kind = 'gradients'"""
+        assert file.execute(short).rowcount > 1
+        file.commit()
+    look_at_all(folder)
+    assert not [key for key in StoredJournal.open(folder).history if key.startswith("grad_mean")]
+
+
+def test_text_that_is_no_text_is_damage(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / FILE_NAME)) as file:
+        file.execute("UPDATE runs SET name = CAST(x'ff6d' AS TEXT) WHERE name = 'main'")
+        file.commit()
+    with pytest.raises(FileFormatError, match=r"is damaged .*UTF-8"):
+        StoredJournal.open(folder)
 
 
 def test_the_run_trained_last_is_shown(tmp_path: Path) -> None:

@@ -538,6 +538,7 @@ def test_no_memory_for_a_snapshot_is_said_once_and_training_goes_on(monkeypatch:
         ({"snapshot_bytes": 1.5}, "snapshot_bytes=1.5: give a number of bytes"),
         ({"snapshot_folder": __file__}, "can't be used"),
         ({"journal": Path(__file__) / "x"}, "x"),
+        ({"journal": 3}, "3"),
     ],
 )
 def test_places_that_can_not_be_used(options: dict[str, Any], words: str) -> None:
