@@ -47,11 +47,15 @@ def turned_back(view: View) -> bool:
     return rewound(view.status) or (fresh and view.status.state is not State.RUNNING)
 
 
-def place(status: Status) -> str:
-    """``rewound to step 120 of 412``; empty at the end of the run."""
-    if not rewound(status):
-        return ""
-    return f"rewound to step {words.count(status.step)} of {words.count(status.last_step)}"
+def here(view: View) -> int | None:
+    """The step at which a rewound model stands; ``None`` at the end of its run and where there is no model."""
+    return view.status.step if rewound(view.status) and not view.stored else None
+
+
+def place(view: View) -> str:
+    """``rewound to step 120 of 412``; empty at the end of the run and where there is no model."""
+    step = here(view)
+    return "" if step is None else f"rewound to step {words.count(step)} of {words.count(view.status.last_step)}"
 
 
 def step_s(view: View) -> float:

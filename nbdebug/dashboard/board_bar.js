@@ -154,8 +154,9 @@ class RunBar {
     this.message = h("div", { class: "nbd-message", role: "status" });
     this.node = h("section", { class: "nbd-bar", "aria-label": "Run" },
       this.fields = h("fieldset", { class: "nbd-buttons" }, this.toggle, this.step, this.epoch, this.stop),
-      h("div", { class: "nbd-time" }, this.rewind.node, this.progress),
-      h("div", { class: "nbd-pills" }, this.word, this.pills, this.model), this.activity, this.notice, this.message);
+      this.time = h("div", { class: "nbd-time" }, this.rewind.node, this.progress),
+      h("div", { class: "nbd-pills" }, this.word, this.pills, this.model),
+      this.strip = h("div", { class: "nbd-strip" }, this.activity, this.notice, this.message, this.quiet = h("div", { class: "nbd-quiet" })));
   }
 
   update({ buttons, progress, pills, state, message, notice, activity, model, colour, stored }) {
@@ -164,18 +165,22 @@ class RunBar {
     this.toggle.disabled = !buttons.toggle.enabled;
     for (const name of ["step", "epoch", "stop"]) this[name].disabled = !buttons[name];
     for (const node of [this.fields, this.toggle]) node.title = buttons.blocked;
-    this.fields.hidden = this.progress.hidden = stored;
+    this.fields.hidden = this.time.hidden = stored;
     this.applyProgress(progress);
     setText(this.word, state);
     this.word.dataset.state = state;
     this.pills.replaceChildren(...pills.map(([before, value, after]) =>
       h("span", { class: "nbd-pill" }, before ? `${before} ` : "", h("b", {}, value), after)));
+    this.model.hidden = !model;
     setText(this.modelName, model);
     this.dot.style.background = `var(--nbd-${colour})`;
     setText(this.notice, notice);
     setText(this.message, message);
     this.message.dataset.state = state;
     this.applyActivity(activity);
+    setText(this.quiet, progress.text); // so that the line is there already when something comes to be said in it
+    this.quiet.hidden = Boolean(activity || notice || message);
+    this.strip.hidden = stored && !this.quiet.hidden;
   }
 
   // Below the slider: how far it is to the goal, with a gap after each epoch.
@@ -203,5 +208,7 @@ class RunBar {
     setText(this.word, "closed");
     this.word.dataset.state = "closed";
     setText(this.message, reason);
+    this.quiet.hidden = true;
+    this.strip.hidden = false;
   }
 }

@@ -1,5 +1,10 @@
 // --- the controls at the left
 
+const LARGEST_RATE = 1e6;
+const RATE_ASKED = "a rate is a number from 0 to 1e6";
+const MOST_EPOCHS = 1e6;
+const EPOCHS_ASKED = "epochs are a whole number, 1 or more";
+
 class Controls {
   constructor(command) {
     this.command = command;
@@ -16,7 +21,8 @@ class Controls {
 
   build() {
     const lr = this.lr = h("input", { type: "range", min: 0, max: 800, step: 1, "aria-label": "Learning rate", oninput: () => this.dragRate() });
-    this.lrText = h("input", { type: "text", class: "nbd-number", inputmode: "decimal", "aria-label": "Type a rate", onchange: () => this.typeRate() });
+    this.lrText = h("input", { type: "text", class: "nbd-number", inputmode: "decimal", "aria-label": "Type a rate", oninput: () => { this.typed = null; },
+      onchange: () => { if (this.lrText.value !== this.typed) this.typeRate(); }, onkeydown: (event) => { if (event.key === "Enter") this.typeRate(); } });
     this.lrNote = h("small");
     this.group = h("select", { "aria-label": "Parameter group", onchange: () => this.chose(this.lr, this.lrText) });
     this.clip = h("select", { "aria-label": "Clipping", onchange: () => this.changeClip() },
@@ -36,7 +42,7 @@ class Controls {
     this.cost = h("span", { class: "nbd-mute" });
     this.rerun = h("button", { type: "button", "aria-label": "Rerun", onclick: guarded(() => this.command("rerun", { epochs: Number(this.epochs.value), start: this.start.value })) }, "Rerun ▸ ", this.cost);
     this.rerunNote = h("small");
-    this.outcome = h("p", { class: "nbd-outcome", "aria-live": "polite" });
+    this.outcome = h("p", { class: "nbd-outcome", "aria-live": "polite", tabindex: "0" });
     const row = (label, ...rest) => h("div", { class: "nbd-row" }, h("div", { class: "nbd-label" }, ...label), ...rest);
     const pair = (...nodes) => h("div", { class: "nbd-pair" }, ...nodes);
     return h("section", { class: "nbd-panel nbd-controls", "aria-label": "Controls" },
@@ -60,7 +66,9 @@ class Controls {
   }
 
   put(node, value) {
-    if (!this.inUse(node) && node.value !== String(value)) node.value = String(value);
+    if (this.inUse(node)) return;
+    node.removeAttribute("aria-invalid");
+    if (node.value !== String(value)) node.value = String(value);
   }
 
   chose(...nodes) {
@@ -71,17 +79,20 @@ class Controls {
   dragRate() {
     const value = Number((10 ** (Number(this.lr.value) / 100 - 7)).toPrecision(3));
     this.touch(this.lr, this.lrText);
+    this.lrText.removeAttribute("aria-invalid");
     this.lrText.value = rate(value);
     this.lr.setAttribute("aria-valuetext", rate(value));
     this.sendRate(value, this.group.value);
   }
 
+  // By Enter, which JupyterLab keeps from making a change; leaving the field after that asks for nothing again.
   typeRate() {
+    this.typed = this.lrText.value;
     const value = Number(this.lrText.value.trim().replace(",", "."));
-    const good = Number.isFinite(value) && value >= 0 && this.lrText.value.trim() !== "";
+    const good = value >= 0 && value <= LARGEST_RATE && this.lrText.value.trim() !== "";
     this.lrText.setAttribute("aria-invalid", String(!good));
-    if (!good) return;
     this.touch(this.lr, this.lrText);
+    if (!good) { setText(this.lrNote, RATE_ASKED); return; }
     this.lr.value = String(position(value));
     this.sendRate(value, this.group.value);
   }
@@ -102,8 +113,12 @@ class Controls {
   }
 
   predict() {
-    const seconds = this.state?.rerun.epoch_s;
-    setText(this.cost, seconds ? about(seconds * Math.max(1, Number(this.epochs.value))) : "");
+    const epochs = Number(this.epochs.value), good = Number.isInteger(epochs) && epochs >= 1 && epochs <= MOST_EPOCHS;
+    const { epoch_s: seconds, enabled, note } = this.state?.rerun ?? {};
+    this.epochs.setAttribute("aria-invalid", String(!good));
+    this.rerun.disabled = !(good && enabled);
+    setText(this.rerunNote, good ? note ?? "" : EPOCHS_ASKED);
+    setText(this.cost, good && seconds ? about(seconds * epochs) : "");
   }
 
   update(state) { this.state = state; this.apply(); }
@@ -133,8 +148,6 @@ class Controls {
     setOptions(this.scheme, state.init.schemes);
     setText(this.initNote, state.init.note);
     this.applyStart(state.rerun);
-    this.rerun.disabled = !state.rerun.enabled;
-    setText(this.rerunNote, state.rerun.note);
     this.predict();
     this.applyOutcome();
   }
@@ -155,13 +168,14 @@ class Controls {
     this.group.hidden = groups.length < 2;
     const group = groups.find(({ name }) => name === this.group.value) ?? groups[0];
     for (const node of [this.lr, this.lrText]) node.disabled = !group;
-    setText(this.lrNote, group && this.group.value ? group.note : note);
-    if (!group) return;
-    if (group.asked !== null) {
+    if (group && group.asked !== null) {
       this.put(this.lr, position(group.asked));
       this.put(this.lrText, rate(group.asked));
       if (!this.inUse(this.lr)) this.lr.setAttribute("aria-valuetext", rate(group.asked));
     }
+    const wrong = this.lrText.getAttribute("aria-invalid") === "true";
+    setText(this.lrNote, wrong ? RATE_ASKED : group && this.group.value ? group.note : note);
+    if (!group) return;
     fill(this.lr);
   }
 

@@ -46,6 +46,7 @@ class Edit {
     else if (event.key === "Escape") this.end(false);
     else return;
     event.stopPropagation();
+    event.preventDefault(); // the button that gets the focus would be pressed by the same Enter
     this.open.focus();
   }
 

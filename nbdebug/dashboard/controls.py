@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from nbdebug.dashboard import ability, words
+from nbdebug.dashboard import ability, tree, words
 from nbdebug.dashboard.figures.panel import Json
 from nbdebug.records.commands import Clip, ClipMode, InitScheme, StartPoint
 from nbdebug.records.status import KnobStates, State, Status
@@ -73,7 +73,7 @@ def outcome(view: View) -> Json:
     return {
         "text": last.text,
         "ok": last.ok,
-        "where": f"{last.run}, step {words.count(last.step)}",
+        "where": f"{tree.shown(view, last.run)}, step {words.count(last.step)}",
         "count": len(view.outcomes),
     }
 

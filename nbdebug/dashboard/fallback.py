@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nbdebug.dashboard import ability, rewind, runbar, words
 from nbdebug.dashboard.figures import activations, gradient_flow, loss
-from nbdebug.dashboard.tree import training
+from nbdebug.dashboard.tree import shown, training
 from nbdebug.records.commands import ClipMode
 from nbdebug.records.view import View
 
@@ -15,10 +15,11 @@ def text(view: View) -> str:
     goal = f"/{status.goal_epoch}" if status.goal_epoch else ""
     word = "from disk" if view.stored else runbar.word(status)
     lines = [
-        f"nbdebug: {word}, epoch {runbar.epoch_shown(status)}{goal}, step {words.count(status.step)}, "
-        f"in the model: {status.run}"
+        f"nbdebug: {word}, epoch {runbar.epoch_shown(status)}{goal}, step {words.count(status.step)}"
+        + (" of " if view.stored else ", in the model: ")
+        + shown(view, status.run)
     ]
-    lines += [line for line in (status.message, ability.place(status), _activity(view)) if line]
+    lines += [line for line in (status.message, ability.place(view), _activity(view)) if line]
     if knobs.groups or not view.stored:
         rates = ", ".join(f"{group.name} {words.rate(group.in_force)}".strip() for group in knobs.groups)
         clip = "off" if knobs.clip.mode is ClipMode.OFF else f"{knobs.clip.mode} {knobs.clip.threshold:g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nbdebug.dashboard import words
 from nbdebug.dashboard.figures.panel import Json
@@ -13,10 +13,10 @@ MOST_CARDS = 30
 LONGEST_DETAIL = 20_000
 
 
-def state(findings: Sequence[Finding]) -> Json:
-    """A summary, and a card per finding: the worst first, among equals the latest."""
+def state(findings: Sequence[Finding], titles: Mapping[str, str] | None = None) -> Json:
+    """A summary, and a card per finding: the worst first, among equals the latest. ``titles``: the runs', by name."""
     ranked = sorted(enumerate(findings), key=lambda pair: (RANK[pair[1].severity], -pair[0]))
-    return {"summary": summary(findings), "cards": [_card(finding) for _, finding in ranked[:MOST_CARDS]]}
+    return {"summary": summary(findings), "cards": [_card(each, titles or {}) for _, each in ranked[:MOST_CARDS]]}
 
 
 def summary(findings: Sequence[Finding]) -> str:
@@ -30,7 +30,7 @@ def summary(findings: Sequence[Finding]) -> str:
     return ", ".join(texts[severity] for severity in RANK if amounts[severity])
 
 
-def _card(finding: Finding) -> Json:
+def _card(finding: Finding, titles: Mapping[str, str]) -> Json:
     detail = finding.detail
     if len(detail) > LONGEST_DETAIL:
         detail = "…\n" + detail[-LONGEST_DETAIL:]
@@ -39,5 +39,5 @@ def _card(finding: Finding) -> Json:
         "title": finding.title,
         "why": finding.why,
         "detail": detail,
-        "where": f"{finding.run}, step {words.count(finding.step)}",
+        "where": f"{titles.get(finding.run, finding.run)}, step {words.count(finding.step)}",
     }

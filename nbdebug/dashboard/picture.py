@@ -70,6 +70,7 @@ class Painter:
         picture: dict[Key, Part] = {("palette",): theme.palette()}
         for panel in self._panels:
             picture |= self._panel(panel, view)
+        titles = {run.run.name: run.run.shown for run in view.runs}
         picture |= {
             ("bar",): runbar.state(view, self._legend),
             ("rewind",): rewind.state(view),
@@ -78,7 +79,7 @@ class Painter:
             ("runs",): runs.state(view, self._legend),
             ("snapshots",): self._snapshots(view),
             ("verdict",): verdict.state(view, self._legend),
-            ("findings",): findings.state((*self._failed.values(), *view.findings)),
+            ("findings",): findings.state((*self._failed.values(), *view.findings), titles),
             ("outcome",): controls.outcome(view),
         }
         return picture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from nbdebug.dashboard import ability, words
+from nbdebug.dashboard import ability, tree, words
 from nbdebug.dashboard.figures.panel import Json
 from nbdebug.records.status import Replay, State
 from nbdebug.records.view import View
@@ -32,7 +32,7 @@ def activity(view: View) -> Json:
     """What holds the session besides training: its words, the share done or null, the command that cancels it."""
     status = view.status
     if status.state is State.REWINDING:
-        return {"text": _rewinding(status.replay), "share": _share(status.replay), "cancel": "pause"}
+        return {"text": _rewinding(view), "share": _share(status.replay), "cancel": "pause"}
     if status.activity and not view.stored:
         return {"text": status.activity, "share": None, "cancel": "stop"}
     return None
@@ -40,16 +40,18 @@ def activity(view: View) -> Json:
 
 def notice(view: View) -> str:
     """Where a rewound model stands, and what going on from there means; empty otherwise."""
-    place = ability.place(view.status)
-    if not place or view.stored:
-        return place
-    return f"{place} · going on from here begins a branch, {words.shorten(view.status.run, 40)} stays as it is"
+    place = ability.place(view)
+    if not place:
+        return ""
+    run = words.shorten(tree.shown(view, view.status.run), 40)
+    return f"{place} · going on from here begins a branch, {run} stays as it is"
 
 
-def _rewinding(replay: Replay | None) -> str:
+def _rewinding(view: View) -> str:
+    replay = view.status.replay
     if replay is None:
         return "rewinding"
-    text = f"rewinding to step {words.count(replay.step)} of {replay.run}"
+    text = f"rewinding to step {words.count(replay.step)} of {tree.shown(view, replay.run)}"
     if replay.total:
         text += f" · {words.count(replay.done)} of {words.plural(replay.total, 'step')} replayed"
         if math.isfinite(replay.remaining_s) and replay.done:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from nbdebug.dashboard import ability, rewind, words
+from nbdebug.dashboard import ability, rewind, tree, words
 from nbdebug.dashboard.figures.panel import Json
 from nbdebug.dashboard.tree import Legend
 from nbdebug.records.status import State, Status
@@ -38,15 +38,10 @@ def state(view: View, legend: Legend | None = None) -> Json:
         "message": status.message if status.state in (State.PAUSED, State.FAILED) else "",
         "notice": rewind.notice(view),
         "activity": rewind.activity(view),
-        "model": _shown(view),
+        "model": "" if view.stored else tree.shown(view, status.run),
         "colour": tones.get(status.run, "mute"),
         "stored": view.stored,
     }
-
-
-def _shown(view: View) -> str:
-    """What the person calls the run in the model."""
-    return next((run.run.shown for run in view.runs if run.run.name == view.status.run), view.status.run)
 
 
 def finished(status: Status) -> bool:
@@ -120,6 +115,6 @@ def _pills(status: Status, stored: bool) -> list[list[str]]:
     under_way = status.state is not State.IDLE and not stored
     if under_way and status.remaining_s is not None and math.isfinite(status.remaining_s):
         pills.append(["", words.duration(status.remaining_s), " left"])
-    if status.step:
+    if status.step and not stored:
         pills.append(["watching", words.percent(status.watching), ""])
     return pills

@@ -44,7 +44,7 @@ def state(view: View, legend: Legend | None = None) -> Json:
         | {
             "colour": tones[branch.run.run.name],
             "drawn": branch.run.run.name in drawn,
-            "in_model": branch.run.run.name == view.status.run,
+            "in_model": branch.run.run.name == view.status.run and not view.stored,
         }
         for branch in ordered(view.runs)
     ]

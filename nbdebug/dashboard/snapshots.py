@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from nbdebug.dashboard import words
+from nbdebug.dashboard import tree, words
 from nbdebug.dashboard.figures.panel import Json
 from nbdebug.records.snapshots import Reason, SnapshotInfo
 from nbdebug.records.view import View
@@ -15,12 +15,12 @@ MOST_ROWS = 100
 
 def state(view: View) -> Json:
     """How many there are and how large, and a row for each, the latest first; beyond a hundred the plain ones go."""
-    shown = {run.run.name: run.run.shown for run in view.runs}
-    rows = _chosen(view.snapshots)
-    hidden = len(view.snapshots) - len(rows)
+    listed = tree.snapshots(view)
+    rows = _chosen(listed)
+    hidden = len(listed) - len(rows)
     return {
-        "summary": summary(view.snapshots),
-        "rows": [_row(each, shown.get(each.run, each.run)) for each in rows],
+        "summary": summary(listed),
+        "rows": [_row(each, tree.shown(view, each.run)) for each in rows],
         "more": f"and {words.count(hidden)} more, taken along the way" if hidden else "",
     }
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from nbdebug.dashboard import theme
 from nbdebug.records.runs import RunKind
+from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.view import RunView, View
 
 MOST_DRAWN = 12
@@ -43,13 +44,31 @@ def training(runs: Sequence[RunView]) -> list[RunView]:
     return [run for run in runs if run.run.kind is not RunKind.NOISE]
 
 
+def snapshots(view: View) -> list[SnapshotInfo]:
+    """The snapshots of the runs that are no measurements of noise, in their order."""
+    noise = {run.run.name for run in view.runs if run.run.kind is RunKind.NOISE}
+    return [each for each in view.snapshots if each.run not in noise]
+
+
+def named(runs: Sequence[RunView], called: str) -> RunView | None:
+    """The run of this name, else that of this title: a comparison keeps what a run was called when it was made."""
+    titled = (run for run in runs if called and run.run.title == called)
+    return next((run for run in runs if run.run.name == called), None) or next(titled, None)
+
+
+def shown(view: View, called: str) -> str:
+    """What the person reads for a run: its title, else its name; as it was called, if it is gone."""
+    run = named(view.runs, called)
+    return run.run.shown if run is not None else called
+
+
 def ordered(runs: Sequence[RunView]) -> list[Branch]:
     """Every training run after its parent; of several branches, or of runs without a parent, the latest first."""
-    shown = training(runs)
-    known = {run.run.name for run in shown}
+    listed = training(runs)
+    known = {run.run.name for run in listed}
     noise = Counter(run.run.parent for run in runs if run.run.kind is RunKind.NOISE)
     children: dict[str | None, list[RunView]] = {}
-    for run in reversed(shown):
+    for run in reversed(listed):
         children.setdefault(run.run.parent if run.run.parent in known else None, []).append(run)
     found: list[Branch] = []
     waiting: list[tuple[RunView, tuple[Guide, ...]]] = [(run, ()) for run in reversed(children.get(None, []))]

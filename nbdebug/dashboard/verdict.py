@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from nbdebug.dashboard import words
+from nbdebug.dashboard import tree, words
 from nbdebug.dashboard.figures.panel import Json
 from nbdebug.dashboard.tree import Legend
-from nbdebug.records.comparison import Comparison, SeriesComparison
+from nbdebug.records.comparison import Comparison, SeriesComparison, Verdict
 from nbdebug.records.view import View
 
 HEADS = ("difference", "95 % interval", "noise", "verdict", "sure")
@@ -18,8 +18,7 @@ def state(view: View, legend: Legend | None = None) -> Json:
     made = view.comparison
     if made is None:
         return None
-    shown = {run.run.name: run.run.shown for run in view.runs}
-    parent, run = (shown.get(name, name) for name in (made.parent, made.run))
+    parent, run = tree.shown(view, made.parent), tree.shown(view, made.run)
     return {
         "title": f"{run} against {parent}",
         "verdict": str(made.verdict),
@@ -36,7 +35,8 @@ def state(view: View, legend: Legend | None = None) -> Json:
 def tones(legend: Legend, view: View, made: Comparison) -> tuple[str, str]:
     """The colours of parent and run: their own, or two that differ where one is gone or both are the same."""
     known = legend.tones(view.runs)
-    parent, run = known.get(made.parent, "mute"), known.get(made.run, "branch")
+    names = [found.run.name if (found := tree.named(view.runs, each)) else "" for each in (made.parent, made.run)]
+    parent, run = known.get(names[0], "mute"), known.get(names[1], "branch")
     return parent, run if run != parent else "ink"
 
 
@@ -58,5 +58,12 @@ def _cells(row: SeriesComparison) -> list[str]:
         f"{signed(low)} to {signed(high)}" if math.isfinite(low) and math.isfinite(high) else "–",
         f"±{words.number(row.noise)}" if math.isfinite(row.noise) else "–",
         str(row.verdict),
-        f"{100 * row.confidence:.1f} %" if row.confidence > 0 else "–",
+        _sure(row),
     ]
+
+
+def _sure(row: SeriesComparison) -> str:
+    """How sure "better" or "worse" is; of another verdict the figure says something else, and would mislead here."""
+    if row.verdict not in (Verdict.BETTER, Verdict.WORSE) or not row.confidence > 0:
+        return "–"
+    return f"{100 * row.confidence:.1f} %" if row.confidence < 0.9995 else "> 99.9 %"

@@ -72,7 +72,7 @@ VERSION = len(STEPS)
 RECORD_TABLES = ("outcomes", "findings", "marks", "interventions", "manifests", "comparisons")
 
 
-def locate(path: str | Path) -> Path:
+def locate(path: str | os.PathLike[str]) -> Path:
     """The journal's file: ``path`` itself, or the file in it where ``path`` is a folder, existing or to be made.
 
     Raises:

@@ -268,6 +268,7 @@ def test_what_can_be_done_with_a_run(desk: Desk) -> None:
     box.fill("<b>slow</b>")
     box.press("Enter")
     assert desk.asked("EditRun(") == "EditRun(run='lr 0.02', title='<b>slow</b>', note=None, pinned=None)"
+    expect(box).to_be_hidden()
     row.get_by_role("button", name="Note on calmer").click()
     row.get_by_role("textbox", name="Note on calmer").fill("try 0.01")
     row.get_by_role("textbox", name="Note on calmer").press("Enter")
@@ -316,6 +317,57 @@ def test_snapshots_are_taken_checked_out_and_dropped(desk: Desk) -> None:
     assert desk.asked("DropSnapshot(") == "DropSnapshot(name='epoch 3')"
 
 
+def test_input_that_can_not_be_used_is_marked_and_asks_for_nothing(desk: Desk) -> None:
+    rate, epochs, rerun = (desk.board.control(label) for label in ("Type a rate", "Rerun epochs", "Rerun"))
+    for wrong in ("1.5", "0", ""):
+        epochs.fill(wrong)
+        expect(epochs).to_have_attribute("aria-invalid", "true")
+        expect(rerun).to_be_disabled()
+    epochs.fill("2")
+    expect(epochs).to_have_attribute("aria-invalid", "false")
+    expect(rerun).to_be_enabled()
+    for wrong in ("1e7", "-1", "fast"):
+        rate.fill(wrong)
+        rate.press("Enter")
+        expect(rate).to_have_attribute("aria-invalid", "true")
+        expect(desk.board.root.get_by_text("a number from 0 to 1e6")).to_be_visible()
+        epochs.focus()
+        expect(rate).to_have_value("3.0e-3")
+        expect(rate).not_to_have_attribute("aria-invalid", "true")
+    desk.nothing_asked()
+
+
+def test_the_bar_is_as_high_while_it_says_something(desk: Desk) -> None:
+    bar = desk.board.root.get_by_label("Run", exact=True)
+    quiet = bar.bounding_box()
+    for changes in ("activity='comparing calmer with main: rerun 3 of 12'", "step=120, last_step=400"):
+        desk.show(changes)
+        expect(bar.locator(".nbd-quiet")).to_be_hidden()
+        assert bar.bounding_box() == quiet
+
+
+@pytest.mark.parametrize("width", [1400, 900, 520])
+def test_nothing_sticks_out_and_a_runs_name_stays_in_view(desk: Desk, width: int) -> None:
+    root, row = desk.board.root, desk.board.row("clip norm 1")
+    root.evaluate("(node, width) => { node.style.width = `${width}px`; }", width)
+    table = root.locator(".nbd-runs .nbd-scroll").first
+    table.evaluate("node => { node.scrollLeft = node.scrollWidth; }")
+    name = row.locator("th").bounding_box()
+    place = table.bounding_box()
+    assert name is not None and place is not None
+    assert abs(name["x"] - place["x"]) < 2, "the name scrolled away from its buttons"
+    assert row.get_by_role("button", name="Check out").evaluate(REACHABLE)
+    assert root.evaluate("node => node.scrollWidth <= node.clientWidth")
+    snapshots = root.locator(".nbd-snapshots .nbd-read").bounding_box()
+    assert snapshots is not None and snapshots["width"] > 150
+
+
+REACHABLE = """node => {
+    node.scrollIntoView({ block: "center" });
+    const { left, top, width, height } = node.getBoundingClientRect();
+    return node.contains(document.elementFromPoint(left + width / 2, top + height / 2));
+}"""
+
 STORED = """
 stored=True, comparison=None, snapshots=(), gradients=None, activations=None, state=State.IDLE,
 knobs=KnobStates((), '', session.view.knobs.clip, ())
@@ -329,8 +381,10 @@ def test_a_journal_from_disk_shows_everything_and_does_nothing(desk: Desk) -> No
     for name in ("Run", "Resume", "Step", "Stop", "Compare", "Check out", "Take snapshot"):
         buttons = root.get_by_role("button", name=re.compile(rf"^(\W )?{name}\b"))
         expect(buttons.locator("visible=true")).to_have_count(0)
-    for label in (SLIDER, "Learning rate", "Dropout", "Rerun epochs"):
+    for label in ("Learning rate", "Dropout", "Rerun epochs"):
         expect(desk.board.control(label)).to_be_disabled()
+    expect(desk.board.control(SLIDER)).to_be_hidden()
+    expect(root.get_by_text("in the model").locator("visible=true")).to_have_count(0)
     assert root.locator(".nbd-judge").is_hidden()
     assert desk.board.traces("loss")["main train"]["x"][-1] == 400
 

@@ -8,6 +8,7 @@ import pytest
 
 from nbdebug.dashboard import controls, findings, messages, runbar, runs
 from nbdebug.dashboard.fallback import text
+from nbdebug.dashboard.picture import Painter, default_panels
 from nbdebug.records.commands import (
     Changes,
     Checkout,
@@ -184,6 +185,12 @@ def test_the_worst_finding_comes_first():
     shown = findings.state(made)
     assert [card["title"] for card in shown["cards"]] == ["critical 3", "critical 1", "warning 2", "info 0"]
     assert shown["summary"] == "2 critical, 1 warning, 1 note"
+
+
+def test_a_finding_names_its_run_by_its_title():
+    made = Finding(Cause.NAN_LOSS, Severity.INFO, "lr 0.02", 4, "what", "why")
+    picture = Painter(default_panels()).paint(views.forest(findings=(made,)))
+    assert picture[("findings",)]["cards"][0]["where"] == "calmer, step 4"
 
 
 def test_the_text_has_the_numbers():

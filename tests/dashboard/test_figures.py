@@ -257,6 +257,36 @@ def test_a_line_says_where_a_rewound_model_is(status, here):
     assert [label["text"] for label in layout["annotations"]] == ([] if here is None else ["model here"])
 
 
+def test_a_journal_from_disk_has_no_line_for_a_model():
+    status = Status(State.IDLE, step=120, last_step=400)
+    assert not Loss().draw(views.forest(status=status, marks=(), stored=True)).layout["shapes"]
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (6, "train 1 · val 4 · best 3 at 4"),
+        (5, "at step 5 · train 2 · val 3 · best 3 at 4"),
+        (2, "at step 2 · train 5 · val 9 · best 3 at 4"),
+        (1, "at step 1 · train 6 · best 3 at 4"),
+        (0, "at step 0 · best 3 at 4"),
+    ],
+)
+def test_the_heading_tells_the_losses_where_a_rewound_model_stands(step, said):
+    val = replace(views.points([9.0, 3.0, 4.0]), steps=np.array([2, 4, 6]))
+    shown = views.view(
+        runs=(views.run(train=[6.0, 5.0, 4.0, 3.0, 2.0, 1.0], val=val),),
+        status=Status(State.PAUSED, step=step, last_step=6),
+    )
+    assert Loss().draw(shown).readout == said
+
+
+def test_a_mark_names_its_run_by_its_title():
+    labels = Loss().draw(views.forest()).layout["annotations"]
+    assert any("of calmer)" in label["hovertext"] for label in labels)
+    assert not any("of lr 0.02)" in label["hovertext"] for label in labels)
+
+
 def test_the_verdict_draws_the_curves_the_noise_around_zero_and_the_interval_over_the_last_third():
     made = views.comparison()
     drawing = VerdictPanel().draw(views.forest())

@@ -8,6 +8,8 @@ import pytest
 
 from nbdebug.dashboard import ability, controls, rewind, runbar, runs
 from nbdebug.dashboard.fallback import text
+from nbdebug.records.commands import Outcome, Rewind
+from nbdebug.records.runs import Run
 from nbdebug.records.status import KnobStates, Replay, State, Status
 from nbdebug.records.view import Rewindable
 from tests.dashboard import views
@@ -149,9 +151,27 @@ def test_a_journal_from_disk_without_knobs_breaks_nothing():
     shown = view(Status(step=9, last_step=9, remaining_s=4.0, steps_per_s=3.0), knobs=empty, stored=True)
     bar, state = runbar.state(shown), controls.state(shown)
     assert (bar["state"], bar["stored"]) == ("from disk", True)
-    assert not any("left" in pill[2] or "it/s" in pill[2] for pill in bar["pills"])
+    assert [pill[0] for pill in bar["pills"]] == ["epoch", "step"]
     assert (state["lr"]["groups"], state["lr"]["note"], state["dropout"]["note"]) == ([], "", "")
     assert text(shown).startswith("nbdebug: from disk") and "lr" not in text(shown)
+
+
+def test_a_journal_from_disk_has_no_model_that_could_stand_anywhere():
+    shown = views.forest(stored=True, status=Status(State.IDLE, step=120, last_step=400, watching=0.03))
+    assert (runbar.state(shown)["model"], runbar.state(shown)["notice"]) == ("", "")
+    assert not any(row["in_model"] for row in runs.state(shown)["rows"])
+    assert "rewound" not in text(shown) and "in the model" not in text(shown)
+
+
+def test_a_run_is_called_by_its_title():
+    titled = (views.run(train=[1.0] * 400, run=Run("main", title="the recipe")),)
+    back = view(Status(State.PAUSED, step=120, last_step=400), runs=titled)
+    assert "the recipe stays as it is" in rewind.notice(back)
+    assert runbar.state(back)["model"] == "the recipe" and "in the model: the recipe" in text(back)
+    going = view(Status(State.REWINDING, step=5, last_step=400, replay=REPLAY), runs=titled)
+    assert "step 160 of the recipe" in rewind.activity(going)["text"]
+    done = view(Status(), runs=titled, outcomes=(Outcome(Rewind(3), "main", 3, True, "done"),))
+    assert controls.outcome(done)["where"] == "the recipe, step 3"
 
 
 def test_the_comparison_is_in_the_words():

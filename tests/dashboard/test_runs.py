@@ -10,6 +10,7 @@ import pytest
 
 from nbdebug.dashboard import runs, snapshots, verdict, words
 from nbdebug.dashboard.tree import Legend
+from nbdebug.records.comparison import Verdict
 from nbdebug.records.runs import Run
 from nbdebug.records.snapshots import Reason
 from nbdebug.records.status import State, Status
@@ -110,6 +111,13 @@ def test_snapshots_are_summed_by_place_and_named_by_the_runs_title():
     assert snapshots.state(views.view())["summary"] == "none yet"
 
 
+def test_snapshots_of_reruns_under_other_seeds_are_neither_listed_nor_counted():
+    shown = (*views.noise("main", 1), views.run())
+    taken = (views.snapshot("a", run="main seed 0"), views.snapshot("b"), views.snapshot("c", run="main seed 0"))
+    state = snapshots.state(views.view(runs=shown, snapshots=taken))
+    assert ([row["name"] for row in state["rows"]], state["summary"][:11]) == (["b"], "1 snapshot ")
+
+
 def test_of_very_many_snapshots_the_latest_and_the_remarkable_are_listed():
     many = tuple(views.snapshot(f"s{i}", step=i, reason=Reason.SPACED, best=i == 7) for i in range(600))
     state = snapshots.state(views.view(snapshots=(views.snapshot("first", reason=Reason.START), *many)))
@@ -135,6 +143,33 @@ def test_a_verdict_says_the_sentence_and_the_numbers():
     ]  # fmt: skip
     assert state["rows"][1]["verdict"] == "within noise"
     assert verdict.state(views.view()) is None
+
+
+@pytest.mark.parametrize(
+    ("judged", "confidence", "sure"),
+    [
+        (Verdict.BETTER, 0.998, "99.8 %"),
+        (Verdict.WORSE, 0.9994, "99.9 %"),
+        (Verdict.WORSE, 0.9996, "> 99.9 %"),
+        (Verdict.BETTER, 1.0, "> 99.9 %"),
+        (Verdict.WITHIN_NOISE, 0.9, "–"),
+        (Verdict.UNDECIDED, 0.0, "–"),
+    ],
+)
+def test_how_sure_is_told_of_better_and_worse_and_never_as_a_hundred_per_cent(judged, confidence, sure):
+    row = replace(views.comparison().rows[0], verdict=judged, confidence=confidence)
+    shown = verdict.state(views.view(comparison=views.comparison(rows=(row,))))
+    assert shown["rows"][0]["cells"][-1] == sure
+
+
+def test_a_verdict_on_runs_called_by_their_titles_is_headed_by_the_titles_of_now():
+    *others, last = views.forest().runs
+    view = views.forest(runs=(*others, replace(last, run=replace(last.run, title="wild"))))
+    legend = Legend()
+    for called in ("lr 0.5", "wild"):
+        state = verdict.state(replace(view, comparison=views.comparison(run=called)), legend)
+        assert (state["title"], state["heads"][2]) == ("wild against main", "wild")
+        assert state["tones"] == [legend.tones(view.runs)[name] for name in ("main", "lr 0.5")]
 
 
 def test_a_verdict_without_noise_and_of_what_diverged_is_plain_json():

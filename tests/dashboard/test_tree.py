@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from nbdebug.dashboard import theme
+from nbdebug.dashboard import theme, tree
 from nbdebug.dashboard.tree import MOST_DRAWN, Legend, ordered
+from nbdebug.records.runs import Run
 from nbdebug.records.status import Status
 from tests.dashboard import views
 
@@ -44,6 +45,23 @@ def test_noise_runs_are_counted_and_neither_listed_nor_drawn():
     runs = (*family(("a", "main")), *views.noise("main", 4), *views.noise("a", 2))
     assert [(branch.run.run.name, branch.noise) for branch in ordered(runs)] == [("main", 4), ("a", 2)]
     assert [run.run.name for run in Legend().drawn(views.view(runs=runs))] == ["main", "a"]
+
+
+@pytest.mark.parametrize(
+    ("called", "read"),
+    [
+        ("lr 0.02", "calmer"),
+        ("calmer", "calmer"),
+        ("b", "main"),  # a name before another run's title
+        ("main", "b"),
+        ("gone", "gone"),
+        ("", ""),
+    ],
+)
+def test_a_run_is_found_by_its_name_and_by_its_title_and_read_by_its_title(called, read):
+    titles = {"lr 0.02": "calmer", "main": "b", "b": "main", "plain": ""}
+    runs = tuple(views.run(run=Run(name, title=title)) for name, title in titles.items())
+    assert tree.shown(views.view(runs=runs), called) == read
 
 
 def test_colours_stay_when_another_run_is_deleted_and_noise_takes_none():

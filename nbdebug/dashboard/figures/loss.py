@@ -47,7 +47,7 @@ class Loss:
         """The curves and marks themselves, not the tuples that they come in: those are new every time."""
         curves = (each for run in view.runs for each in (run.run, run.train, run.smooth, run.val))
         status = view.status
-        here = status.step if ability.rewound(status) else -1
+        here = ability.here(view)
         return (*curves, *view.marks, view.snapshots, self._legend.choices, status.run, here, status.last_step)
 
     def draw(self, view: View) -> Drawing:
@@ -165,17 +165,17 @@ def _first_of_clusters(steps: Floats, most: int = 4) -> Floats:
 
 
 def readout(view: View, drawn: int) -> str:
-    """``train 0.142 · val 0.187 · best val 0.171 at 2,310``, of the run in the model."""
+    """``train 0.142 · val 0.187 · best 0.171 at 2,310``, of the run in the model; of a rewound one, at its step."""
     run = next((run for run in view.runs if run.run.name == view.status.run), view.runs[0])
-    parts = []
-    if run.train.values.size:
-        parts.append(f"train {words.number(float(run.train.values[-1]))}")
-    if run.val.values.size:
-        parts.append(f"val {words.number(float(run.val.values[-1]))}")
-        if np.isfinite(run.val.values).any():
-            best = int(np.nanargmin(np.where(np.isfinite(run.val.values), run.val.values, np.nan)))
-            best_value = words.number(float(run.val.values[best]))
-            parts.append(f"best {best_value} at {words.count(int(run.val.steps[best]))}")
+    step = ability.here(view)
+    parts = [] if step is None else [f"at step {words.count(step)}"]
+    for kind, points in (("train", run.train), ("val", run.val)):
+        reached = points.values.size if step is None else int(np.searchsorted(points.steps, step, side="right"))
+        parts += [f"{kind} {words.number(float(points.values[reached - 1]))}"] if reached else []
+    if np.isfinite(run.val.values).any():
+        best = int(np.nanargmin(np.where(np.isfinite(run.val.values), run.val.values, np.nan)))
+        best_value = words.number(float(run.val.values[best]))
+        parts.append(f"best {best_value} at {words.count(int(run.val.steps[best]))}")
     if drawn < (all_runs := len(training(view.runs))):
         parts.append(f"{drawn} of {all_runs} runs drawn")
     return " · ".join(parts)

@@ -21,8 +21,8 @@ LABEL_SHARE = 0.018  # of the chart's width, a letter
 
 def lines(view: View, runs: Sequence[RunView], tones: Mapping[str, str]) -> dict[str, Json]:
     """A dashed line for every intervention of the drawn ``runs``; the latest few are labelled, on three heights."""
-    drawn, last = {run.run.name for run in runs}, span(runs)
-    merged = merge_marks([mark for mark in view.marks if mark.run in drawn], last)[-MOST_LINES:]
+    shown, last = {run.run.name: run.run.shown for run in runs}, span(runs)
+    merged = merge_marks([mark for mark in view.marks if mark.run in shown], last)[-MOST_LINES:]
     levels = _levels(merged, last)
     shapes, labels = _here(view)
     for index, mark in enumerate(merged):
@@ -32,14 +32,14 @@ def lines(view: View, runs: Sequence[RunView], tones: Mapping[str, str]) -> dict
             {"type": "line", "x0": mark.step, "x1": mark.step, "yref": "paper", "y0": 0, "y1": 1, "line": line}
         )
         if index in levels:
-            labels.append(_label(mark, colour, levels[index], _leans_left(mark.step, last)))
+            labels.append(_label(mark, shown[mark.run], colour, levels[index], _leans_left(mark.step, last)))
     return {"shapes": shapes, "annotations": labels}
 
 
 def _here(view: View) -> tuple[list[Json], list[Json]]:
     """A thin line where the model stands, if that is before the end of its run."""
-    step = view.status.step
-    if not ability.rewound(view.status):
+    step = ability.here(view)
+    if step is None:
         return [], []
     line = {"color": theme.tone("ink"), "width": 1.2}
     left = _leans_left(step, max(1.0, float(view.status.last_step)))
@@ -72,10 +72,10 @@ def _leans_left(step: int, last_step: float) -> bool:
     return step > 0.7 * last_step
 
 
-def _label(mark: Mark, colour: str, level: int, left: bool) -> dict[str, Json]:
+def _label(mark: Mark, run: str, colour: str, level: int, left: bool) -> dict[str, Json]:
     return {
         "x": mark.step, "y": 1, "yref": "paper", "text": words.plain(words.shorten(mark.text, LABEL_LETTERS)),
-        "hovertext": words.plain(f"{mark.text} (after step {mark.step:,} of {mark.run})"),
+        "hovertext": words.plain(f"{mark.text} (after step {mark.step:,} of {run})"),
         "showarrow": False, "xanchor": "right" if left else "left", "yanchor": "bottom",
         "yshift": 3 - 13 * level, "xshift": -2 if left else 2, "font": {"size": 10.5, "color": colour},
     }  # fmt: skip

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import plotly.graph_objects as go
 
-from nbdebug.dashboard import theme, verdict, words
+from nbdebug.dashboard import theme, tree, verdict, words
 from nbdebug.dashboard.figures.panel import Drawing, Json, cover
 from nbdebug.dashboard.tree import Legend
 from nbdebug.records.comparison import Comparison, SeriesComparison
@@ -103,11 +103,7 @@ def heights(made: Comparison, row: SeriesComparison) -> list[float]:
 
 
 def _names(view: View, made: Comparison) -> tuple[str, str]:
-    return words.plain(_shown(view, made.parent)), words.plain(_shown(view, made.run))
-
-
-def _shown(view: View, name: str) -> str:
-    return next((run.run.shown for run in view.runs if run.run.name == name), name)
+    return words.plain(tree.shown(view, made.parent)), words.plain(tree.shown(view, made.run))
 
 
 def _shapes(made: Comparison, row: SeriesComparison) -> list[Json]:
