@@ -102,8 +102,13 @@ class Course:
     def rest(self) -> None:
         """Training stands still from now on: remember how everything is, to know a change from outside."""
         if self.timeline.started:
-            session = self._session
-            self._at_rest = (snapshots.fingerprint(session.model, session.trainer), session.knobs.all_asked())
+            self._at_rest = (self._fingerprint(), self._session.knobs.all_asked())
+
+    def _fingerprint(self) -> snapshots.Fingerprint:
+        """With the rates that a schedule wrote, which are no knob's value."""
+        session = self._session
+        scheduled = [group.in_force for group in session.knobs.groups if group.scheduled]
+        return (*snapshots.fingerprint(session.model, session.trainer), scheduled)
 
     def notice_edits(self) -> None:
         """What somebody changed since training rested: a seed, a knob by hand, or anything else, which is an edit."""
@@ -117,7 +122,7 @@ class Course:
         self._at_rest = None
         session.knobs.refresh()
         turned = session.knobs.changed_since(asked)
-        edited = snapshots.fingerprint(session.model, session.trainer) != before
+        edited = self._fingerprint() != before
         if not (edited or broken_off or turned):
             return
         if self.timeline.behind:

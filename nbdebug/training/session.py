@@ -6,19 +6,13 @@ any thread; what they ask for happens on the training thread, at safe points, be
 
 from __future__ import annotations
 
-import atexit
 import math
-import os
-import signal
-import sys
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from nbdebug.records.commands import Command, EditRun, Outcome, Pause, Stop
 from nbdebug.records.errors import CommandError
@@ -28,13 +22,15 @@ from nbdebug.records.runs import Intervention, Run, RunKind
 from nbdebug.records.status import State, Status
 from nbdebug.training import snapshots
 from nbdebug.training.control import Controller
-from nbdebug.training.course import OTHER_BATCHES, Course
+from nbdebug.training.course import Course
 from nbdebug.training.failure import Failure
 from nbdebug.training.journey import Journey
 from nbdebug.training.knobs import Knobs
 from nbdebug.training.loop import Loop, weighted_mean
 from nbdebug.training.mailbox import Mailbox, Reservation, Ticket
 from nbdebug.training.modules import Model, modes, named_modules, roots
+from nbdebug.training.passage import Ended, Passage
+from nbdebug.training.process_end import end_before_exit, leave_interrupts_to_the_main_thread
 from nbdebug.training.rng import OwnRandomState, RandomState
 from nbdebug.training.seams import Pacer, Recorder, Watcher
 from nbdebug.training.shelf import Shelf
@@ -45,7 +41,6 @@ from nbdebug.training.timeline import Timeline
 from nbdebug.training.trainer import Trainer
 
 CLOSE_TIMEOUT_S = 30.0
-EXIT_TIMEOUT_S = 10.0
 CLOSED = "closed before it could be applied"
 
 
@@ -92,8 +87,7 @@ class Session:
         self.paused_by_itself = False
         self.seconds_per_step = 0.0
         self.restore_s = 0.0
-        self._journey: Journey | None = None
-        self._travelling: Ticket | None = None
+        self._passage = Passage(self)
         self._following: deque[Intervention] = deque()
         self._reserved: Reservation | None = None
         self._controller = Controller(self)
@@ -170,7 +164,7 @@ class Session:
 
     def status(self) -> Status:
         """Where things stand."""
-        goal, loop, timeline, journey = self.goal, self.loop, self.timeline, self._journey
+        goal, loop, timeline, journey = self.goal, self.loop, self.timeline, self._passage.journey
         line = timeline.lines.get(timeline.current)
         return Status(
             state=self.state,
@@ -289,63 +283,11 @@ class Session:
         Raises:
             CommandError: it could not begin, and nothing is changed.
         """
-        try:
-            journey.set_out()
-        except CommandError:
-            raise
-        except Exception as error:  # state_dict code of the user's, a loader that no longer has its batches
-            self._back_to(journey)
-            raise CommandError(f"could not go back, nothing is changed: {type(error).__name__}: {error}") from error
-        if not journey.is_short:
-            self._journey = journey
-            self.become(State.REWINDING)
-            return None
-        return self._arrived(journey)
+        return self._passage.begin(journey)
 
     def redo(self, made: Intervention, random: RandomState | None) -> None:
         """Make an intervention again."""
         self.course.redo(made, random)
-
-    def _arrived(self, journey: Journey) -> str:
-        self._journey = None
-        self.timeline.here = journey.reached
-        if self.state is State.REWINDING:
-            self.state = State.PAUSED
-        self.paused_by_itself = True
-        self._mind_the_replay(journey)
-        text = journey.arrive()
-        if self.at_rest:
-            self.course.rest()
-        return text
-
-    def _mind_the_replay(self, journey: Journey) -> None:
-        if journey.other_batches:
-            self.course.give_caveat(OTHER_BATCHES)
-        elif journey.unlike:
-            why = (
-                f"On the way back to step {journey.target.step:,}, {journey.unlike}. Something that training depends "
-                "on is not in nbdebug's hands: put it into Trainer(state=...); on a GPU, use deterministic algorithms."
-            )
-            self.find(Cause.NOT_REPRODUCIBLE, Severity.WARNING, "A repeated step came out otherwise", why)
-
-    def _back_to(self, journey: Journey) -> None:
-        """Put the model back to where it was before the journey."""
-        self._journey = None
-        self.restore(journey.tip.load())
-        self.timeline.here = journey.tip.place
-        self.course.rest()
-
-    def _call_off(self, why: str) -> None:
-        """End a journey before its end; the model is where it was."""
-        journey, ticket = self._journey, self._travelling
-        assert journey is not None
-        self._back_to(journey)
-        self._travelling = None
-        self.paused_by_itself = True
-        self.become(State.PAUSED, why)
-        if ticket is not None:
-            here = f"the model is where it was, at step {self.loop.step:,} of {self.timeline.current!r}"
-            self._settle(ticket, self._controller.refusal(ticket.command, CommandError(f"{why}; {here}")))
 
     def _ensure_thread(self) -> None:
         with self._starting:
@@ -356,12 +298,12 @@ class Session:
 
     def _start_thread(self) -> None:
         self.stepper.hooks.attach()
-        self._unregister = _close_at_exit(self)
+        self._unregister = end_before_exit(self, Session._end_thread)
         self._thread = threading.Thread(target=self._main, name="nbdebug training", daemon=True)
         self._thread.start()
 
     def _main(self) -> None:
-        _leave_interrupts_to_the_main_thread()
+        leave_interrupts_to_the_main_thread()
         while not self._mailbox.closed:
             while (ticket := self._mailbox.take(wait=self.at_rest)) is not None:
                 self._apply(ticket)
@@ -370,9 +312,9 @@ class Session:
             if self.state is State.RUNNING:
                 self._advance()
             elif self.state is State.REWINDING:
-                self._travel()
-        if self._journey is not None:
-            self._call_off(CLOSED)
+                self._end_passage(self._passage.go_on())
+        if self._passage.journey is not None:
+            self._end_passage(self._passage.call_off(CLOSED))
         self._refuse_the_rest()
         self.loop.cursor.drop_iterator()
 
@@ -388,11 +330,11 @@ class Session:
             return
         if self._reserved is not None and ticket.holder is not self._reserved and ends:
             self._reserved.cancelled = True
-        if self._journey is not None and ends:
-            self._call_off("called off")
+        if self._passage.journey is not None and ends:
+            self._end_passage(self._passage.call_off("called off"))
         outcome = self._controller.apply(command)
         if outcome is None:
-            self._travelling = ticket
+            self._passage.ticket = ticket
         else:
             self._settle(ticket, outcome)
 
@@ -402,33 +344,24 @@ class Session:
             return ""
         if self._reserved is not None and ticket.holder is not self._reserved:
             return f"not now: {self._reserved.activity}; stop() calls it off"
-        if self._journey is not None:
-            return f"not now: on the way back to step {self._journey.target.step:,}; pause() calls it off"
+        if self._passage.journey is not None:
+            return f"not now: on the way back to step {self._passage.journey.target.step:,}; pause() calls it off"
         return ""
+
+    def _end_passage(self, ended: Ended | None) -> None:
+        ticket, result = ended if ended is not None else (None, "")
+        if ticket is None:
+            return
+        with self._changed:
+            self._changed.notify_all()
+        if isinstance(result, str):
+            self._settle(ticket, self._controller.success(ticket.command, result))
+        else:
+            self._settle(ticket, self._controller.refusal(ticket.command, result))
 
     def _settle(self, ticket: Ticket, outcome: Outcome) -> None:
         self.recorder.record_outcome(outcome)
         ticket.settle(outcome)
-
-    def _travel(self) -> None:
-        assert self._journey is not None
-        try:
-            if not self._journey.advance():
-                return
-        except BaseException as error:  # the user's code may raise anything; the model goes back to where it was
-            self._call_off(f"could not go back: {type(error).__name__}: {error}")
-            return
-        ticket, journey = self._travelling, self._journey
-        self._travelling = None
-        assert ticket is not None
-        try:
-            outcome = self._controller.success(ticket.command, self._arrived(journey))
-        except Exception as error:  # as in Controller.apply
-            self.become(State.PAUSED)
-            outcome = self._controller.refusal(ticket.command, error)
-        with self._changed:
-            self._changed.notify_all()
-        self._settle(ticket, outcome)
 
     def _advance(self) -> None:
         began = time.perf_counter()
@@ -539,30 +472,3 @@ class Session:
         elif goal.epoch is not None and loop.cursor.batches is not None:
             steps = (goal.epoch - loop.epoch) * loop.cursor.batches - loop.cursor.batch
         return None if steps is None else max(steps, 0) * self.seconds_per_step
-
-
-def _leave_interrupts_to_the_main_thread() -> None:
-    """Block SIGINT here: loader workers are forked from this thread, and an interrupted kernel would kill them."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-
-
-def _close_at_exit(session: Session) -> Callable[[], None]:
-    """Stop and join before the interpreter ends: a daemon thread inside torch would abort the process."""
-    held: weakref.ref[Any] = weakref.ref(session)
-
-    def close() -> None:
-        alive = held()
-        if alive is not None and not alive._end_thread(EXIT_TIMEOUT_S):
-            _leave_at_once()
-
-    atexit.register(close)
-    return lambda: atexit.unregister(close)
-
-
-def _leave_at_once() -> None:
-    """A step that never ends can't be joined, and torch aborts a process that ends around it: end it ourselves."""
-    failed = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1 if failed else 0)

@@ -67,6 +67,19 @@ def test_edits_by_hand_are_noticed(name: str) -> None:
     debugger.close()
 
 
+def test_a_rate_written_over_a_schedules_is_noticed() -> None:
+    setup, debugger = scheduled()
+    debugger.run(steps=4)
+    setup.trainer.optimizer.param_groups[0]["lr"] = 0.33
+    debugger.run(steps=3)
+    then = everything(setup, debugger)
+    debugger.run(steps=2)
+    assert [type(m.change) for m in debugger._journal.interventions("main")] == [OutsideEdit]
+    debugger.rewind(7)
+    assert_same(everything(setup, debugger), then)
+    debugger.close()
+
+
 def test_a_look_at_the_model_is_no_edit() -> None:
     setup, debugger = made("adam, augmentation")
     debugger.run(steps=4)

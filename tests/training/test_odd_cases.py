@@ -98,8 +98,8 @@ def test_first_commands_from_many_threads_start_one_training_thread() -> None:
 
 def test_a_step_that_never_ends_does_not_abort_the_interpreter() -> None:
     code = (
-        "import torch, time; from nbdebug import Debugger, Trainer; from nbdebug.training import session\n"
-        "session.EXIT_TIMEOUT_S = 0.5\n"
+        "import torch, time; from nbdebug import Debugger, Trainer; from nbdebug.training import process_end\n"
+        "process_end.EXIT_TIMEOUT_S = 0.5\n"
         "m = torch.nn.Linear(2, 2)\n"
         "def step(*args):\n    while True: m(torch.ones(1, 2))\n"
         "d = Debugger(m, Trainer(torch.optim.SGD(m.parameters()), None, [1], step=step)); d.start(); time.sleep(0.3)"
