@@ -98,6 +98,30 @@ def the_verdict_is_shown(board: DashboardPage, kernel: KernelClient, branch: str
     expect(board.root.locator(".nbd-tree")).to_contain_text("under other seeds")
 
 
+def test_the_journal_in_a_second_kernel_without_torch_shows_the_same(notebooks: Notebooks, tmp_path: Path) -> None:
+    written = (
+        f"import os\nos.environ['NBDEBUG_JOURNAL'] = {str(tmp_path)!r}\ndebugger = make()\ndebugger.run(steps=30)\n"
+    )
+    first = notebooks.open(SETUP + written + "debugger.rewind(12, lr=0.2)\ndebugger.run(steps=9)")
+    first.run_cell(0)
+    first.wait_for_idle()
+    curve = "[a.tolist() for a in {}.of({!r})['loss/train']]"
+    with first.kernel() as kernel:
+        recorded = {name: kernel.evaluate(curve.format("debugger.history", name)) for name in ("main", "lr 0.2")}
+    without = "import sys\nsys.modules['torch'] = None\nfrom nbdebug import Journal\n"
+    second = notebooks.open(without + f"journal = Journal.open({str(tmp_path)!r})\ndisplay(journal)")
+    second.run_cell(0)
+    board = DashboardPage(second)
+    board.wait_for_curve("lr 0.2 train", points=9)
+    with second.kernel() as kernel:
+        for name, (steps, values) in recorded.items():
+            assert [board.traces("loss")[f"{name} train"][axis] for axis in "xy"] == [steps, values]
+            assert kernel.evaluate(curve.format("journal.history", name)) == [steps, values]
+            expect(board.row(name)).to_be_visible()
+        assert kernel.evaluate("sys.modules['torch']") is None
+    expect(board.row("lr 0.2")).to_contain_text("main @ 12")
+
+
 def test_a_slider_dragged_while_training_runs_pauses_and_goes_back(notebooks: Notebooks) -> None:
     notebook = notebooks.open(SETUP + "debugger = make()\ndisplay(debugger)\ndebugger.start(epochs=4000)")
     notebook.run_cell(0)
