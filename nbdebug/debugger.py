@@ -19,7 +19,7 @@ from nbdebug.journal.history import History
 from nbdebug.journal.journal import Journal
 from nbdebug.probes.governor import Governor
 from nbdebug.probes.instruments import Instruments
-from nbdebug.records.commands import Command, Compare, Outcome, Start, Step
+from nbdebug.records.commands import Command, Compare, Outcome
 from nbdebug.records.errors import ClosedError, collect
 from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.status import KnobStates, Status
@@ -142,8 +142,6 @@ class Debugger(Steering):
 
     def _post(self, command: Command) -> None:
         """What the dashboard asks for; its refusals show as outcomes."""
-        if isinstance(command, Start | Step):
-            self._session.prepare()
         try:
             if isinstance(command, Compare):
                 self._compare_aside(command)

@@ -115,7 +115,6 @@ class Steering:
         An epoch begun counts as one.
         """
         refuse(extent_mistakes(epochs, steps))
-        self._session.prepare()
         self._ask(Start(epochs, steps))
 
     def run(self, epochs: int | None = None, *, steps: int | None = None) -> Run:
@@ -147,7 +146,6 @@ class Steering:
         """Take ``count`` steps, wait for them, and stay paused. Raises what the user's code raised."""
         refuse(extent_mistakes(None, count))
         self._not_from_within("step")
-        self._session.prepare()
         self._ask(Step(count))
         self._pausing_on_interrupt(lambda state: state is not State.RUNNING)
         self._raise_failure()
@@ -359,8 +357,6 @@ class Steering:
 
     def _ask(self, command: Command) -> Outcome:
         """Post a command and wait until it is applied; a refusal is raised."""
-        if isinstance(command, SetKnobs | Reinitialize | Resume | TakeSnapshot):
-            self._session.heed_seed()
         ticket = self._session.post(command)
         if self._session.on_training_thread():
             return Outcome(command, self._session.timeline.current, self._session.loop.step, True, "after this step")

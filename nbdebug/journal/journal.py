@@ -76,13 +76,11 @@ class Journal:
         if self._store is not None:
             self._store.close()
 
-    def begin_run(self, run: Run, replaces: str = "") -> None:
-        """A run exists from now on, in the place of another that had no steps yet where one is named."""
+    def begin_run(self, run: Run) -> None:
+        """A run exists from now on."""
         with self._lock:
-            if replaces:
-                self._forget(replaces)
             self._runs[run.name] = RunRecord(run, last_step=run.step)
-            self._keep(RunBegun(run, replaces))
+            self._keep(RunBegun(run))
         self._sync()
 
     def edit_run(self, run: Run) -> None:

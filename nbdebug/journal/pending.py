@@ -27,10 +27,9 @@ BACKLOG_CAPACITY = 1_024
 
 @dataclass(frozen=True, slots=True)
 class RunBegun:
-    """A run exists, in the place of another where ``replaces`` names one."""
+    """A run exists."""
 
     run: Run
-    replaces: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,9 +126,7 @@ class Tables:
 
     def _write_entry(self, entry: Entry) -> None:
         match entry:
-            case RunBegun(run, replaces):
-                if replaces:
-                    self._delete_run(replaces)
+            case RunBegun(run):
                 self._insert_run(run)
             case RunEdited(run):
                 sql = "UPDATE runs SET body = ? WHERE session = ? AND name = ?"

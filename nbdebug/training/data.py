@@ -78,11 +78,6 @@ class DataCursor:
             self._ahead.append(next(self._running(), END))
         return self._ahead[-1] is END
 
-    @property
-    def has_own_randomness(self) -> bool:
-        """Whether the loaders hold generators of their own."""
-        return bool(self._sources)
-
     def drop_iterator(self) -> None:
         """Let go of the loader's iterator and its workers."""
         self._iterator = None

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nbdebug.records.runs import Intervention
 from nbdebug.records.status import Replay
 from nbdebug.training.shelf import Kept
 from nbdebug.training.timeline import Place, Timeline
@@ -121,11 +120,6 @@ def epochs_between(timeline: Timeline, start: Kept, target: Place) -> int:
     legs = legs_from(timeline, start, target)
     ends = [end for leg in legs for end in timeline.lines[leg.run].epoch_ends if end <= leg.step]
     return sum(start.place.step < end <= target.step for end in ends)
-
-
-def describe(intervention: Intervention) -> str:
-    """An intervention in a few words."""
-    return f"{type(intervention.change).__name__} at step {intervention.step:,}"
 
 
 def same(a: float, b: float) -> bool:

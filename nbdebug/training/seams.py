@@ -20,8 +20,8 @@ from nbdebug.training.update import GradientWatcher
 class Recorder(Protocol):
     """Keeps what happened. Called on the training thread."""
 
-    def begin_run(self, run: Run, replaces: str = "") -> None:
-        """A run exists from now on, in the place of another where one had no steps yet and got another change."""
+    def begin_run(self, run: Run) -> None:
+        """A run exists from now on."""
 
     def edit_run(self, run: Run) -> None:
         """A run of that name got another title, note, pin or caveat."""

@@ -14,7 +14,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from nbdebug.records.commands import Command, EditRun, Outcome, Pause, Stop
+from nbdebug.records.commands import (
+    Command,
+    EditRun,
+    Outcome,
+    Pause,
+    Reinitialize,
+    Resume,
+    SetKnobs,
+    Start,
+    Step,
+    Stop,
+    TakeSnapshot,
+)
 from nbdebug.records.errors import CommandError
 from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.manifest import Manifest
@@ -40,6 +52,7 @@ from nbdebug.training.thread_context import ThreadContext
 from nbdebug.training.timeline import Timeline
 from nbdebug.training.trainer import Trainer
 
+HEEDS_SEEDS = (Start, Step, Resume, SetKnobs, Reinitialize, TakeSnapshot)
 CLOSE_TIMEOUT_S = 30.0
 CLOSED = "closed before it could be applied"
 
@@ -113,22 +126,18 @@ class Session:
         return self.state not in (State.RUNNING, State.REWINDING)
 
     def post(self, command: Command, holder: Reservation | None = None) -> Ticket:
-        """Leave a command for the next safe point; returns at once."""
+        """Leave a command for the next safe point; returns at once.
+
+        A start takes over the caller's torch context; whatever random numbers matter to, a seed that was just set.
+        """
+        if self.at_rest and isinstance(command, Start | Step):
+            self._context = ThreadContext.capture()
+        if self.at_rest and isinstance(command, HEEDS_SEEDS):
+            seed = self.random.adopt_fresh_seed()
+            self.course.adopted = (seed, self.random.state()) if seed is not None else self.course.adopted
         ticket = self._mailbox.post(command, holder)
         self._ensure_thread()
         return ticket
-
-    def prepare(self) -> None:
-        """Before a start: take over the caller's torch context, and a seed just set."""
-        if self.at_rest:
-            self._context = ThreadContext.capture()
-            self.heed_seed()
-
-    def heed_seed(self) -> None:
-        """Before a command that random numbers matter to: take over a seed that was just set."""
-        seed = self.random.adopt_fresh_seed() if self.at_rest else None
-        if seed is not None:
-            self.course.adopted = (seed, self.random.state())
 
     @property
     def is_reserved(self) -> bool:

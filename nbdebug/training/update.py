@@ -52,7 +52,6 @@ class UpdateHooks:
         self._thread: int | None = None
         self._handles: list[RemovableHandle] = []
         self._stashed: dict[int, list[Any]] = {}
-        self._covered: set[int] = set()
 
     def attach(self) -> None:
         """Put the hooks on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
-from nbdebug import Debugger, Trainer
+from nbdebug import Debugger, Journal, Trainer
+from nbdebug.training import course
 from tests.training import reference, zoo
 
 
@@ -61,6 +63,29 @@ def test_fifty_steps_equal_the_reference_loop(name: str, optimizer: str) -> None
     sampled = next(key for key in debugger.history if key.startswith("activations/"))
     assert list(debugger.history[sampled].steps) == list(range(1, 51)), "not every step was looked into"
     debugger.close()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "lbfgs"])
+@pytest.mark.parametrize("name", zoo.MODELS)
+def test_a_snapshot_after_every_step_and_the_journal_on_disk_change_nothing(
+    name: str, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for setting, value in (("SHARE", 1e9), ("SHARE_AT_CHANGES", 1e9), ("WANTED_EVERY_STEPS", 1)):
+        monkeypatch.setattr(course, setting, value)
+    theirs = reference_states(zoo.make(name, optimizer, jitter=True), steps=50, epochs=9)
+    case = zoo.make(name, optimizer, jitter=True)
+    trainer = Trainer(case.optimizer, case.loss_fn, case.train_loader, case.val_loader)
+    debugger = Debugger(case.model, trainer, budget=None, journal=tmp_path)
+    debugger.run(steps=20)
+    debugger.step(3)
+    debugger.snapshot(path=tmp_path / "kept.safetensors")
+    debugger.rewind(9)
+    debugger.checkout("main")
+    debugger.run(steps=27)
+    assert_same(states(case.model, case.optimizer), theirs)
+    assert len({info.step for info in debugger.snapshots if info.run == "main"}) > 45
+    debugger.close()
+    assert len(Journal.open(tmp_path).history["loss/train"].steps) == 50
 
 
 @pytest.mark.parametrize("optimizer", ["adamw fused", "rmsprop"])
