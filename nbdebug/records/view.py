@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbdebug.records.commands import Outcome
+from nbdebug.records.cost import Cost
 from nbdebug.records.findings import Finding
-from nbdebug.records.frames import Activations, Floats, GradientFlow
+from nbdebug.records.frames import Floats
+from nbdebug.records.layers import Histograms, LayerValues, Unseen
 from nbdebug.records.runs import Mark, Run
+from nbdebug.records.signals import Signal
 from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.status import KnobStates, Status
 
@@ -55,10 +58,67 @@ class Rewindable:
 
 
 @dataclass(frozen=True, slots=True)
+class Tracks:
+    """One signal of all layers over time: ``low`` and ``high`` are ``(n, layers)``, the extremes of each stretch.
+
+    A stretch ends at its step in ``steps`` ``(n,)``; while every sample is kept, low and high are the same. NaN marks
+    what was not measured, or was not finite: then ``odd`` ``(n, layers)`` is true.
+    """
+
+    signal: Signal
+    layers: tuple[str, ...]
+    steps: NDArray[np.int64]
+    low: Floats
+    high: Floats
+    odd: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """What a person looks at closely: a layer (empty: none), the ``histogram`` and the ``curves`` wanted of it.
+
+    ``tracks`` are the signals wanted of all layers over time.
+    """
+
+    layer: str = ""
+    histogram: Signal = Signal.ACTIVATIONS
+    curves: tuple[Signal, ...] = ()
+    tracks: tuple[Signal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStory:
+    """One layer over time: ``counts`` ``(n, BINS)`` and ``limits`` ``(n,)`` at ``steps`` ``(n,)``, and its curves."""
+
+    layer: str
+    signal: Signal
+    steps: NDArray[np.int64]
+    counts: Floats
+    limits: Floats
+    curves: tuple[tuple[Signal, Points], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LayersView:
+    """What is known of the layers: the latest numbers and histograms, each with its step, and what was asked for.
+
+    ``latest`` joins the newest value of every signal (some are measured less often), up to ``step``. ``histograms``
+    are the newest of each kind. ``tracks`` and ``story`` answer a :class:`Focus`. ``unseen`` is what can't be looked
+    at.
+    """
+
+    latest: LayerValues | None = None
+    step: int = 0
+    histograms: tuple[tuple[Histograms, int], ...] = ()
+    tracks: tuple[Tracks, ...] = ()
+    story: LayerStory | None = None
+    unseen: tuple[Unseen, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """Everything on the dashboard at one moment. ``status.run`` is the run that the model's weights belong to.
 
-    ``gradients`` and ``activations`` are the latest measured, after ``gradients_step`` and ``activations_step`` steps.
     ``comparison`` is the latest one made; ``stored`` says that this is a journal from disk, which nothing can change.
     """
 
@@ -66,13 +126,11 @@ class View:
     knobs: KnobStates
     runs: tuple[RunView, ...]
     marks: tuple[Mark, ...]
-    gradients: GradientFlow | None
-    gradients_step: int
-    activations: Activations | None
-    activations_step: int
+    layers: LayersView
     findings: tuple[Finding, ...]
     outcomes: tuple[Outcome, ...]
     rewindable: Rewindable = field(default_factory=Rewindable)
     snapshots: tuple[SnapshotInfo, ...] = ()
     comparison: Comparison | None = None
     stored: bool = False
+    cost: Cost | None = None
