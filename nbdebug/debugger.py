@@ -5,27 +5,31 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from nbdebug import debugger_manifest, debugger_places
+from nbdebug import debugger_manifest, debugger_places, debugger_probes
 from nbdebug.dashboard.dashboard import Dashboard
 from nbdebug.debugger_steering import Steering
 from nbdebug.journal.history import History
 from nbdebug.journal.journal import Journal
+from nbdebug.probes import presets
 from nbdebug.probes.governor import Governor
 from nbdebug.probes.instruments import Instruments
 from nbdebug.records.commands import Command, Compare, Outcome
+from nbdebug.records.cost import Cost
 from nbdebug.records.errors import ClosedError, collect
 from nbdebug.records.findings import Cause, Finding, Severity
+from nbdebug.records.layers import Unseen
 from nbdebug.records.status import KnobStates, Status
-from nbdebug.records.view import View
+from nbdebug.records.view import Focus, View
 from nbdebug.training.arguments import model_mistakes
 from nbdebug.training.initialization import redrawable
+from nbdebug.training.modules import named_modules
 from nbdebug.training.session import Session
 from nbdebug.training.shelf import MEMORY_BYTES, Shelf
 from nbdebug.training.trainer import Trainer
@@ -50,7 +54,10 @@ class Debugger(Steering):
     Args:
         model: a ``torch.nn.Module``, or a mapping of them (a GAN).
         trainer: how to train it.
-        budget: share of step time that measuring may take; ``None`` measures everything at every step.
+        budget: share of step time that watching may take; ``None`` measures everything at every step.
+        probes: what is measured: ``"light"`` (gradients, weights and updates in numbers, time), ``"normal"`` (with
+            activations, dead and saturated units, data, histograms), ``"deep"`` (everything), or a list of names.
+        layers: of which layers, by name or pattern such as ``"blocks.*"``, or several; all without it.
         journal: where everything is written down: ``True`` for ``.nbdebug/journal.sqlite`` in the working folder (or
             what the environment variable ``NBDEBUG_JOURNAL`` says), a file or folder, ``None`` for memory only.
         snapshot_bytes: how much memory snapshots may take, 1 GiB by default; 0 keeps all in files.
@@ -66,12 +73,15 @@ class Debugger(Steering):
         trainer: Trainer,
         *,
         budget: float | None = 0.05,
+        probes: str | Collection[str] = "normal",
+        layers: str | Collection[str] | None = None,
         journal: str | os.PathLike[str] | bool | None = True,
         snapshot_bytes: int = MEMORY_BYTES,
         snapshot_folder: str | os.PathLike[str] | None = None,
     ) -> None:
         mistakes = model_mistakes(model, trainer, budget)
-        mistakes += debugger_places.mistakes(snapshot_bytes, snapshot_folder)
+        mistakes += debugger_places.mistakes(snapshot_bytes, snapshot_folder) + presets.probe_mistakes(probes)
+        mistakes += [] if mistakes else presets.layer_mistakes(layers, named_modules(model))
         if mistakes:
             raise collect(mistakes)
         store, trouble = debugger_places.open_store(journal, self._report_journal_trouble)
@@ -85,8 +95,10 @@ class Debugger(Steering):
             complain=lambda why: self._session.course.complain(why),
         )
         describe = debugger_manifest.writer(model, trainer, lambda: self._session.knobs)
-        instruments = Instruments(self._report_broken_probe)
-        session = Session(model, trainer, written, instruments, self._governor, shelf, describe)
+        self._instruments = Instruments(
+            self._report_broken_probe, debugger_probes.module_probes, probes=probes, layers=layers
+        )
+        session = Session(model, trainer, written, self._instruments, self._governor, shelf, describe)
         super().__init__(model, session, written)
         self._journal.begin_run(self._session.timeline.runs[self._session.timeline.current])
         self._init_layers = redrawable(model)
@@ -114,6 +126,18 @@ class Debugger(Steering):
         """What the latest step worked on; after an error, the batch that raised it."""
         loop = self._session.loop
         return Current(loop.step, loop.batch)
+
+    @property
+    def cost(self) -> Cost:
+        """What watching costs, as measured; prints in words."""
+        samples = max(self._governor.samples, 1)
+        probes = tuple((name, spent / samples) for name, spent in list(self._instruments.costs.items()))
+        return self._governor.cost(probes, self._session.course.share, self._instruments.size_bytes)
+
+    @property
+    def unseen(self) -> tuple[Unseen, ...]:
+        """What can't be looked at, layer by layer, and why; as far as it is known after the steps sampled so far."""
+        return self._journal.unseen(self._session.timeline.current)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -172,25 +196,21 @@ class Debugger(Steering):
             Finding(Cause.WATCHING_DISABLED, Severity.WARNING, status.run, status.step, title, why, traceback)
         )
 
-    def _view(self, max_points: int) -> View:
+    def _view(self, max_points: int, focus: Focus | None = None) -> View:
         """One look at everything, for the dashboard. Any thread."""
         status = self._session.status()
-        gradients, gradients_step = self._journal.latest_gradients(status.run)
-        activations, activations_step = self._journal.latest_activations(status.run)
         return View(
             status=status,
             knobs=self._knob_states(),
             runs=self._journal.run_views(max_points),
             marks=self._journal.marks,
-            gradients=gradients,
-            gradients_step=gradients_step,
-            activations=activations,
-            activations_step=activations_step,
+            layers=self._journal.layers_view(status.run, focus),
             findings=self._journal.findings[-50:],
             outcomes=self._journal.outcomes[-20:],
             rewindable=self._session.course.rewindable(self._journal.snapshots),
             snapshots=self._journal.snapshots,
             comparison=next(reversed(self._journal.comparisons), None),
+            cost=self.cost,
         )
 
     def _knob_states(self) -> KnobStates:

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from nbdebug.dashboard.dashboard import Dashboard
 from nbdebug.journal.history import History
 from nbdebug.journal.journal import Journal as Memory
-from nbdebug.journal.journal import RunRecord
 from nbdebug.journal.reader import Place, Reader, StoredSession
+from nbdebug.journal.run_record import RunRecord
 from nbdebug.journal.schema import locate
 from nbdebug.records.commands import Clip, Command, Outcome
 from nbdebug.records.comparison import Comparison
@@ -27,7 +27,7 @@ from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Mark, Run, RunKind
 from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.status import KnobStates, Status
-from nbdebug.records.view import View
+from nbdebug.records.view import Focus, View
 
 LOG = logging.getLogger("nbdebug")
 FRESH_S = 0.5
@@ -200,24 +200,18 @@ class Journal:
         name = trained[-1] if trained else next(reversed(runs), "main")
         return name, places.get(name, Place(0, 0, 0.0))
 
-    def _view(self, max_points: int) -> View:
+    def _view(self, max_points: int, focus: Focus | None = None) -> View:
         """One look at everything, for the dashboard. Any thread."""
         with self._lock:
             memory = self._fresh()
             run, place = self._place()
             status = Status(run=run, epoch=place.epoch, step=place.step, last_step=place.step)
-            there = run in memory.runs
-            gradients, gradients_step = memory.latest_gradients(run) if there else (None, 0)
-            activations, activations_step = memory.latest_activations(run) if there else (None, 0)
             return View(
                 status=status,
                 knobs=KnobStates((), "", Clip(), ()),
                 runs=memory.run_views(max_points),
                 marks=memory.marks,
-                gradients=gradients,
-                gradients_step=gradients_step,
-                activations=activations,
-                activations_step=activations_step,
+                layers=memory.layers_view(run, focus),
                 findings=memory.findings[-50:],
                 outcomes=(*memory.outcomes, *self._refused)[-20:],
                 snapshots=memory.snapshots,

@@ -35,23 +35,39 @@ class Board {
     this.toAcknowledge = null;
     this.loader = plotlyOfPage();
     const command = (name, rest = {}) => { if (!this.closed) this.send("command", { command: name, ...rest }); };
+    this.choice = new Choice((what) => { if (!this.closed) this.send("focus", what); }, () => this.follow());
     this.bar = new RunBar(command, (step) => this.charts.loss.pointAt(step));
     this.controls = new Controls(command);
     this.findings = new Findings();
     this.runs = new Runs(command, (run, drawn) => { if (!this.closed) this.send("overlay", { run, drawn }); });
     this.snapshots = new Snapshots(command);
     this.runs.node.append(this.snapshots.node);
+    this.place = new Place(this.choice);
+    this.table = new LayerTable(this.choice);
+    const kind = (histogram) => { this.choice.send({ histogram }); };
+    this.kinds = [new Pick("Distributions of", kind, "nbd-heading"), new Pick("Story of", kind)];
+    this.quantities = new Pick("Over time", (quantity) => this.choice.send({ quantity }), "nbd-heading");
     this.log = h("input", { type: "checkbox", onchange: () => { this.logChosen = true; this.charts.loss.dirty = true; this.schedule(); } });
     this.charts = {
       loss: new Chart("loss", h("label", { class: "nbd-switch" }, "log", this.log)),
-      gradient_flow: new Chart("gradient_flow"),
-      activations: new Chart("activations"),
+      gradient_flow: new Bars("gradient_flow", this.choice),
+      distributions: new Ridges("distributions", this.choice, this.kinds[0]),
+      over_time: new Lines("over_time", this.choice, this.quantities),
+      story: new Chart("story", this.kinds[1].node),
       verdict: new Chart("verdict"),
     };
+    this.charts.loss.adjust = (_, layout) => this.adjustLoss(layout);
+    this.layered = ["gradient_flow", "distributions", "over_time"].map((name) => this.charts[name]);
+    this.sinks = { ...this.charts, layers: this.table };
     this.verdict = new Verdict(this.charts.verdict);
-    this.root = h("div", { class: "nbd" }, h("div", { class: "nbd-grid" }, this.bar.node, this.controls.node,
-      this.charts.loss.node, this.charts.gradient_flow.node, this.charts.activations.node, this.findings.node,
-      h("div", { class: "nbd-lower" }, this.runs.node, this.verdict.node)));
+    this.tabs = new Tabs("Layers and runs", [
+      { name: "layers", title: "Layers", panel: h("div", { class: "nbd-layers-tab" }, this.table.node, this.charts.story.node) },
+      { name: "runs", title: "Runs", panel: h("div", { class: "nbd-runs-tab" }, this.runs.node, this.verdict.node) },
+    ], (tab) => this.openTab(tab));
+    this.root = h("div", { class: "nbd", onkeydown: (event) => this.key(event) }, this.grid = h("div", { class: "nbd-grid" }, this.bar.node, this.controls.node,
+      this.place.node, this.charts.loss.node, this.charts.gradient_flow.node, this.charts.distributions.node, this.charts.over_time.node,
+      this.findings.node, this.tabs.node));
+    this.switchCharts();
     el.append(this.root);
     this.colours = new Colours(this.root);
     this.connect();
@@ -93,7 +109,7 @@ class Board {
       this.awake = true;
       this.sign = setInterval(() => this.signOfLife(), SIGN_MS);
       this.loader.join(this.id, () => this.send("plotly"));
-      this.send("ready");
+      this.send("ready", { tab: this.tabs.name });
       this.schedule();
     } else if (!awake) this.sleep();
   }
@@ -125,20 +141,20 @@ class Board {
 
   take({ whole }, [head, numbers]) {
     const { gone, arrays, parts } = JSON.parse(new TextDecoder().decode(head));
-    if (whole) for (const chart of Object.values(this.charts)) chart.arrays.clear();
-    for (const key of gone) if (key.length > 1) this.charts[key[0]].drop(key);
+    if (whole) for (const sink of Object.values(this.sinks)) sink.arrays.clear();
+    for (const key of gone) if (key.length > 1) this.sinks[key[0]].drop(key);
     const values = new Float64Array(numbers.buffer.slice(numbers.byteOffset, numbers.byteOffset + numbers.byteLength));
     let at = 0;
     for (const [[panel, , trace, attribute], shape, kept] of arrays) {
       const size = shape.reduce((a, b) => a * b, 1);
       const flat = new Float64Array(size);
-      if (kept) flat.set(this.charts[panel].arrays.get(trace)[attribute].subarray(0, kept));
+      if (kept) flat.set(flatOf(this.sinks[panel].arrays.get(trace)[attribute]).subarray(0, kept));
       flat.set(values.subarray(at, at + size - kept), kept);
       at += size - kept;
-      this.charts[panel].setArray(trace, attribute, shape.length === 2 ? rowsOf(flat, shape) : flat);
+      this.sinks[panel].setArray(trace, attribute, shape.length === 2 ? rowsOf(flat, shape) : flat);
     }
     for (const [key, value] of parts) {
-      if (key.length > 1) this.charts[key[0]].set(key[1], value);
+      if (key.length > 1) this.sinks[key[0]].set(key[1], value);
       else { this.parts.set(key[0], value); this.changed = (this.changed ?? new Set()).add(key[0]); }
     }
   }
@@ -154,7 +170,7 @@ class Board {
     this.drawParts();
     try {
       const dirty = this.dirty();
-      await Promise.all(dirty.map((chart) => chart.draw(this.loader.plotly, this.colours, chart.name === "loss" ? (layout) => this.adjustLoss(layout) : null)));
+      await Promise.all(dirty.map((chart) => chart.draw(this.loader.plotly, this.colours)));
     } catch (error) {
       console.warn("nbdebug: a chart could not be drawn", error);
     }
@@ -174,7 +190,13 @@ class Board {
     const changed = this.changed ?? new Set();
     this.changed = null;
     if (changed.has("palette")) { this.colours.names = this.parts.get("palette"); this.retheme(); }
+    if (changed.has("scope")) this.choice.scope = this.parts.get("scope");
+    if (changed.has("focus")) this.drawFocus(this.parts.get("focus"));
+    if (this.table.made) this.choice.names = this.table.made.names;
+    if (changed.has("scope") || changed.has("focus")) { this.place.update(this.closed); this.grid.classList.toggle("nbd-grouped", this.choice.scope.grouped); this.table.dirty = true; }
+    this.table.draw();
     if (changed.has("bar")) this.bar.update(this.parts.get("bar"));
+    if (changed.has("bar") || changed.has("cost")) this.bar.watching.update(this.parts.get("bar").watching, this.parts.get("cost"));
     if (changed.has("stops")) this.bar.rewind.mark(this.parts.get("stops"));
     if (changed.has("rewind")) this.bar.rewind.update(this.parts.get("rewind"));
     if (changed.has("controls")) this.controls.update(this.parts.get("controls"));
@@ -182,8 +204,47 @@ class Board {
     if (changed.has("findings")) this.findings.update(this.parts.get("findings"));
     if (changed.has("runs") && this.parts.has("runs")) this.runs.update(this.parts.get("runs"), this.closed);
     if ((changed.has("snapshots") || changed.has("runs")) && this.parts.has("runs")) this.snapshots.update(this.parts.get("snapshots"), this.parts.get("runs"), this.closed);
-    if (changed.has("verdict")) this.verdict.update(this.parts.get("verdict"));
+    if (changed.has("verdict")) { this.verdict.update(this.parts.get("verdict")); this.switchCharts(); }
     if (this.closed) this.sayClosed();
+  }
+
+  // --- layers: what is picked, and which tab is open
+
+  drawFocus(state) {
+    this.choice.update(state);
+    const titled = (options) => options.map(([value, text]) => [value, text[0].toUpperCase() + text.slice(1)]);
+    this.kinds[0].update(titled(state.histograms), state.histogram);
+    this.kinds[1].update(state.histograms, state.histogram);
+    this.quantities.update(titled(state.quantities), state.quantity);
+    for (const chart of this.layered) chart.dirty = true;
+  }
+
+  follow() {
+    for (const chart of this.layered) chart.dirty = true;
+    this.table.follow();
+    this.place.update(this.closed);
+    this.schedule();
+  }
+
+  openTab(tab) {
+    this.switchCharts();
+    this.table.dirty = true;
+    if (!this.closed) this.send("tab", { tab });
+    this.schedule();
+  }
+
+  // What is hidden is not drawn.
+  switchCharts() {
+    const { story, verdict } = this.charts;
+    story.off = this.tabs.name !== "layers";
+    verdict.off = this.tabs.name !== "runs" || this.verdict.node.hidden;
+    for (const chart of [story, verdict]) if (!chart.off) chart.dirty = true;
+  }
+
+  key(event) {
+    if (event.key !== "Escape" || event.defaultPrevented || /^(input|select)$/i.test(event.target.tagName)) return;
+    if (this.choice.scope.path.length && !this.closed) { event.preventDefault(); this.choice.up(); }
+    else if (this.choice.layer()) { event.preventDefault(); this.choice.pickLayer(""); }
   }
 
   adjustLoss(layout) {
@@ -209,6 +270,8 @@ class Board {
   sayClosed() {
     this.bar.close(this.closed);
     this.controls.close(this.closed);
+    this.place.update(this.closed);
+    for (const pick of [...this.kinds, this.quantities]) pick.close(true);
     this.root.classList.add("nbd-closed");
   }
 
@@ -216,6 +279,7 @@ class Board {
     this.closed = "";
     this.bar.close("");
     this.controls.close("");
+    for (const pick of [...this.kinds, this.quantities]) pick.close(false);
     this.root.classList.remove("nbd-closed");
     this.changed = new Set(this.parts.keys());
     this.schedule();
@@ -233,6 +297,10 @@ class Board {
 
 function rowsOf(flat, [rows, columns]) {
   return Array.from({ length: rows }, (_, row) => flat.subarray(row * columns, (row + 1) * columns));
+}
+
+function flatOf(array) {
+  return ArrayBuffer.isView(array) ? array : new Float64Array(array[0].buffer);
 }
 
 export default {

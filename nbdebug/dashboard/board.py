@@ -1,10 +1,11 @@
 """The one widget that draws the dashboard, and what is said over its comm.
 
-From the browser, each with ``view``: ``ready``, ``ack`` (``number``), ``bye`` (gone or hidden), ``plotly`` (send
-plotly.js), ``command`` (see :func:`messages.decode`), ``overlay`` (``run``, ``drawn``: what the loss chart shows). To
-the browser: ``frame`` (``to``, ``number``, ``whole``; two buffers, JSON and float64 values), ``plotly`` (one gzip
-buffer), ``closed``. Nothing of it is a synced trait, so a saved notebook holds this module and its stylesheet, and no
-data. Sends on the drawing thread; hears on a kernel thread.
+From the browser, each with ``view``: ``ready`` (``tab``: the one that is open), ``ack`` (``number``), ``bye`` (gone or
+hidden), ``plotly`` (send plotly.js), ``command`` (see :func:`messages.decode`), ``overlay`` (``run``, ``drawn``: what
+the loss chart shows), ``tab`` (another was opened), ``focus`` (see :meth:`Lens.choose`). To the browser: ``frame``
+(``to``, ``number``, ``whole``; two buffers, JSON and float64 values), ``plotly`` (one gzip buffer), ``closed``. Nothing
+of it is a synced trait, so a saved notebook holds this module and its stylesheet, and no data. Sends on the drawing
+thread; hears on a kernel thread.
 """
 
 from __future__ import annotations
@@ -21,7 +22,17 @@ from plotly.offline import get_plotlyjs
 from nbdebug.dashboard import routing, theme
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("board_basics.js", "board_bar.js", "board_controls.js", "board_runs.js", "board.js")  # one module together
+_SCRIPTS = (  # one module together
+    "board_basics.js",
+    "board_chart.js",
+    "board_bar.js",
+    "board_controls.js",
+    "board_runs.js",
+    "board_layers.js",
+    "board_table.js",
+    "board.js",
+)
+_STYLES = ("board.css", "board_layers.css")
 
 
 @cache
@@ -34,7 +45,7 @@ class Board(anywidget.AnyWidget):
     """The widget. ``hear`` gets every message's content, on whichever kernel thread it arrives."""
 
     _esm = "\n".join((_HERE / name).read_text(encoding="utf-8") for name in _SCRIPTS)
-    _css = theme.stylesheet() + (_HERE / "board.css").read_text(encoding="utf-8")
+    _css = "\n".join([theme.stylesheet(), *((_HERE / name).read_text(encoding="utf-8") for name in _STYLES)])
 
     def __init__(self, hear: Callable[[Mapping[str, Any]], None]) -> None:
         super().__init__()

@@ -145,6 +145,7 @@ class RunBar {
     this.progress = h("div", { class: "nbd-progress", role: "progressbar", "aria-label": "Progress", "aria-valuemin": 0, "aria-valuemax": 100 }, this.fill);
     this.word = h("span", { class: "nbd-pill nbd-state", role: "status" });
     this.pills = h("span", { class: "nbd-pills" });
+    this.watching = new Watching();
     this.model = h("span", { class: "nbd-pill", title: "the run that the model's weights belong to" }, this.dot = h("i", { class: "nbd-swatch", "aria-hidden": "true" }), "in the model: ", this.modelName = h("b"));
     this.doing = h("span", { class: "nbd-doing", role: "status" });
     this.share = h("div", { class: "nbd-share" }, h("div", { class: "nbd-fill" }));
@@ -155,7 +156,7 @@ class RunBar {
     this.node = h("section", { class: "nbd-bar", "aria-label": "Run" },
       this.fields = h("fieldset", { class: "nbd-buttons" }, this.toggle, this.step, this.epoch, this.stop),
       this.time = h("div", { class: "nbd-time" }, this.rewind.node, this.progress),
-      h("div", { class: "nbd-pills" }, this.word, this.pills, this.model),
+      h("div", { class: "nbd-pills" }, this.word, this.pills, this.watching.node, this.model),
       this.strip = h("div", { class: "nbd-strip" }, this.activity, this.notice, this.message, this.quiet = h("div", { class: "nbd-quiet" })));
   }
 

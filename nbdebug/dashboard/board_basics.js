@@ -1,7 +1,7 @@
 // The dashboard in the browser: one instance per view of the widget. The kernel says what to show, in finished
 // texts and float64 arrays; here it is laid out, drawn with plotly, and acknowledged once it is really on screen.
 // Messages: see board.py. Nothing from the kernel is ever read as HTML. The files board*.js are one module, put
-// together there: this one has what the others stand on, plotly.js, elements, colours, charts.
+// together there: this one has what the others stand on, plotly.js, elements, colours.
 
 const PAGE = Symbol.for("nbdebug.plotly");
 const IN_USE_MS = 1500;
@@ -145,6 +145,22 @@ function count(value) {
   return value.toLocaleString("en");
 }
 
+// As words.number: three significant digits.
+function number(value) {
+  if (!Number.isFinite(value)) return Number.isNaN(value) ? "NaN" : value > 0 ? "inf" : "-inf";
+  const size = Math.abs(value);
+  if (value === 0) return "0";
+  if (size >= 1000 && size < 1e4) return Math.round(value).toLocaleString("en");
+  if (size >= 1e-2 && size < 1000) return String(Number(value.toPrecision(3)));
+  return value.toExponential(1).replace("e+", "e");
+}
+
+// A long name with its middle left out; the ends tell layers apart.
+function shorten(name, width) {
+  const letters = [...name], head = Math.floor((width - 1) / 3);
+  return letters.length <= width ? name : `${letters.slice(0, head).join("")}…${letters.slice(letters.length - (width - 1 - head)).join("")}`;
+}
+
 function plural(amount, noun) {
   return `${count(amount)} ${noun}${amount === 1 ? "" : "s"}`;
 }
@@ -174,6 +190,8 @@ class Colours {
     return changed;
   }
 
+  named(name) { return this.computed(name, this.computed("panel", "#fff")); }
+
   computed(name, under) {
     this.probe.style.color = `var(--nbd-${name})`;
     const context = this.canvas;
@@ -191,80 +209,4 @@ class Colours {
     if (!value || typeof value !== "object" || ArrayBuffer.isView(value)) return value;
     return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, this.apply(each)]));
   }
-}
-
-// --- one chart: skeleton and patch from the kernel, arrays by trace name, drawn with plotly
-
-class Chart {
-  constructor(name, extra = null) {
-    this.name = name;
-    this.title = h("h3");
-    this.readout = h("span", { class: "nbd-read" });
-    this.plot = h("div", { class: "nbd-plot", role: "img" });
-    this.hint = h("div", { class: "nbd-hint" });
-    this.cursor = h("div", { class: "nbd-cursor", hidden: true });
-    this.node = h("section", { class: `nbd-panel nbd-chart nbd-${name}`, "data-panel": name },
-      h("header", {}, this.title, this.readout, extra), h("div", { class: "nbd-canvas" }, this.plot, this.cursor, this.hint));
-    this.arrays = new Map();
-    this.dirty = false;
-    this.off = false; // not on the page: nothing to draw
-    this.cursorStep = null;
-    this.said = { title: "", readout: "", empty: "" };
-  }
-
-  set(kind, value) {
-    if (kind === "panel") this.said = value;
-    else if (kind === "figure") { this.figure = value; this.coloured = null; }
-    else if (kind === "patch") this.patch = value;
-    this.dirty = true;
-  }
-
-  setArray(trace, attribute, value) {
-    if (!this.arrays.has(trace)) this.arrays.set(trace, {});
-    this.arrays.get(trace)[attribute] = value;
-    this.dirty = true;
-  }
-
-  drop(key) {
-    if (key[1] === "figure") this.figure = null;
-    else if (key[1] === "array") delete this.arrays.get(key[2])?.[key[3]];
-    this.dirty = true;
-  }
-
-  recolour() { this.coloured = null; this.dirty = true; }
-
-  // A vertical line at a step, over the plot as it was last drawn: moving it draws nothing anew.
-  pointAt(step) {
-    this.cursorStep = step;
-    const axis = this.plot._fullLayout?.xaxis;
-    const at = step !== null && axis?.d2p ? axis.d2p(step) : -1;
-    this.cursor.hidden = !(at >= 0 && at <= axis?._length) || this.plot.style.visibility === "hidden";
-    if (this.cursor.hidden) return;
-    const { t, h: height } = this.plot._fullLayout._size;
-    Object.assign(this.cursor.style, { left: `${axis._offset + at}px`, top: `${t}px`, height: `${height}px` });
-  }
-
-  async draw(plotly, colours, adjust) {
-    this.dirty = false;
-    setText(this.title, this.said.title);
-    setText(this.readout, this.said.readout);
-    this.readout.title = this.said.readout;
-    this.plot.setAttribute("aria-label", `${this.said.title}: ${this.said.readout || this.said.empty}`);
-    if (!this.plot.clientWidth) { this.dirty = true; return; } // while a theme's stylesheet is exchanged, for one
-    const drawable = Boolean(plotly && this.figure && !this.said.empty);
-    setText(this.hint, this.said.empty || (drawable ? "" : "loading the charts …"));
-    this.plot.style.visibility = drawable ? "visible" : "hidden";
-    if (!drawable) return;
-    this.coloured ??= colours.apply(this.figure);
-    const patch = colours.apply(this.patch ?? {});
-    const layout = merge(this.coloured.layout, patch.layout);
-    const size = { width: Math.max(120, this.plot.clientWidth), height: Math.max(90, this.plot.clientHeight) };
-    Object.assign(layout, size, { font: { ...layout.font, family: getComputedStyle(this.plot).fontFamily } });
-    if (adjust) adjust(layout);
-    const data = this.coloured.data.map((trace) => ({ ...trace, ...patch.traces?.[trace.name], ...this.arrays.get(trace.name) }));
-    await plotly.react(this.plot, data, layout, { displayModeBar: false, doubleClick: "reset", scrollZoom: false });
-    this.pointAt(this.cursorStep);
-  }
-
-  purge(plotly) { if (plotly) plotly.purge(this.plot); }
 }

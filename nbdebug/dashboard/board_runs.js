@@ -318,7 +318,7 @@ class Verdict {
   }
 
   update(state) {
-    this.node.hidden = this.chart.off = !state;
+    this.node.hidden = !state;
     this.chart.dirty = true;
     if (!state) return;
     setText(this.what, `${state.title} · ${state.about}`);

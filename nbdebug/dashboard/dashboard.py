@@ -17,11 +17,12 @@ from typing import Any
 
 from nbdebug.dashboard import fallback, messages
 from nbdebug.dashboard.board import Board
+from nbdebug.dashboard.lens import Lens
 from nbdebug.dashboard.picture import Painter, Picture, default_panels, difference
 from nbdebug.dashboard.stream import Stream
 from nbdebug.dashboard.tree import Legend
 from nbdebug.records.commands import Command
-from nbdebug.records.view import View
+from nbdebug.records.view import Focus, View
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +45,17 @@ class Sent:
 class Dashboard:
     """What a debugger shows. Public methods may be called on any thread.
 
-    ``pull(max_points)`` returns the present view, with at most so many points per curve; ``post`` takes a command and
-    returns at once. Both are called on threads of the dashboard's and the kernel's, never on the training thread.
+    ``pull(max_points, focus)`` returns the present view, with at most so many points per curve, and what the focus asks
+    for; ``post`` takes a command and returns at once. Both are called on threads of the dashboard's and the kernel's,
+    never on the training thread.
     """
 
-    def __init__(self, pull: Callable[[int], View], post: Callable[[Command], None]) -> None:
+    def __init__(self, pull: Callable[[int, Focus], View], post: Callable[[Command], None]) -> None:
         self._pull = pull
         self._post = post
         self._legend = Legend()
-        self._painter = Painter(default_panels(self._legend), self._legend)
+        self._lens = Lens()
+        self._painter = Painter(default_panels(self._legend, self._lens), self._legend, self._lens)
         self._stream = Stream(period_s=PERIOD_S)
         self._inbox: deque[Mapping[str, Any]] = deque()
         self._wake = threading.Event()
@@ -83,7 +86,7 @@ class Dashboard:
                     self._thread.start()
         bundle = self._board._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
-        text = self._last_words if self._closed.is_set() else fallback.text(self._pull(MAX_POINTS))
+        text = self._last_words if self._closed.is_set() else fallback.text(self._look())
         return {**data, "text/plain": text}, metadata
 
     def close(self) -> None:
@@ -98,11 +101,14 @@ class Dashboard:
         if self._board is not None:
             self._finish(self._board)
 
+    def _look(self) -> View:
+        return self._pull(MAX_POINTS, self._lens.focus())
+
     def _finish(self, board: Board) -> None:
         """Leave the last picture with the widget, so that a reload shows it too, and let go of the debugger."""
         try:
-            view = self._pull(MAX_POINTS)
-            self._picture, self._last_words = self._painter.paint(view), fallback.text(view)
+            view = self._look()
+            self._picture, self._last_words = self._painter.paint(view, whole=True), fallback.text(view)
         except Exception:  # a debugger that was closed already may refuse; the last picture drawn remains
             log.debug("nbdebug: no last picture", exc_info=True)
         board.hear = _Epitaph(board, self._picture)
@@ -151,7 +157,7 @@ class Dashboard:
         due = self._stream.due(now)
         if not due or now < self._next_pull:
             return
-        self._picture = self._painter.paint(self._pull(MAX_POINTS))
+        self._picture = self._painter.paint(self._look())
         self._sent = replace(self._sent, pulls=self._sent.pulls + 1)
         changed = [self._send(views, has) for views, has in _alike(due)]
         self._unchanged = 0 if any(changed) else self._unchanged + 1
@@ -162,8 +168,10 @@ class Dashboard:
         match message.get("type"):
             case "bye":
                 self._stream.bye(view)
+                self._lens.open_tab(view, "")
             case "ready":
                 self._stream.ready(view)
+                self._lens.open_tab(view, str(message.get("tab") or ""))
                 self._next_pull = 0.0
             case "plotly" if board is not None:
                 size = board.send_plotly(view)
@@ -179,8 +187,20 @@ class Dashboard:
                 if isinstance(run, str) and isinstance(drawn, bool):
                     self._legend.choose(run, drawn)
                 self._look_again(view)
+            case "tab":
+                self._lens.open_tab(view, str(message.get("tab") or ""))
+                self._look_again(view)
+            case "focus":
+                self._refocus(message)
+                self._look_again(view)
             case other:
                 log.warning("nbdebug: ignored a message from the dashboard: unknown type %r", other)
+
+    def _refocus(self, message: Mapping[str, Any]) -> None:
+        try:
+            self._lens.choose(message)
+        except ValueError as error:
+            log.warning("nbdebug: ignored a message from the dashboard: %s", error)
 
     def _look_again(self, view: str) -> None:
         """Something was done in this view: let it see soon what came of it."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from nbdebug.dashboard import ability, rewind, runbar, words
-from nbdebug.dashboard.figures import activations, gradient_flow, loss
+from nbdebug.dashboard.figures import gradient_flow, loss
+from nbdebug.dashboard.figures.distributions import DistributionsPanel
+from nbdebug.dashboard.figures.over_time import OverTimePanel
+from nbdebug.dashboard.lens import Lens
 from nbdebug.dashboard.tree import shown, training
 from nbdebug.records.commands import ClipMode
 from nbdebug.records.view import View
@@ -26,10 +29,10 @@ def text(view: View) -> str:
         lines.append(f"lr {rates or '–'}, clip {clip}, {_dropout(view)}")
     if view.runs and any(run.train.steps.size for run in view.runs):
         lines.append(f"loss: {loss.readout(view, len(training(view.runs)))}")
-    if view.gradients is not None and view.gradients.layers:
-        lines.append(f"gradients: {gradient_flow.readout(view.gradients, False, view.gradients_step)}")
-    if view.activations is not None and view.activations.layers:
-        lines.append(f"activations: {activations.readout(view.activations, view.activations_step)}")
+    table = gradient_flow.measured(view.layers.latest)
+    if table is not None:
+        lines.append(f"gradients: {gradient_flow.readout(table, False, view.layers.step)}")
+    lines += _layers(view)
     lines += [f"{finding.severity}: {finding.title}. {finding.why}" for finding in view.findings]
     runs = training(view.runs)
     if len(runs) > 1:
@@ -37,6 +40,16 @@ def text(view: View) -> str:
     if view.comparison is not None:
         lines.append(f"comparison: {view.comparison.sentence}")
     return "\n".join(lines)
+
+
+def _layers(view: View) -> list[str]:
+    """The read-outs of the other charts of layers, as they are before anything is chosen."""
+    lens, lines = Lens(), []
+    for panel in (DistributionsPanel(lens), OverTimePanel(lens)):
+        drawing = panel.draw(view)
+        if not drawing.empty:
+            lines.append(f"{drawing.title.lower()}: {drawing.readout}")
+    return lines
 
 
 def _activity(view: View) -> str:

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import plotly.graph_objects as go
 
-from nbdebug.dashboard import controls, findings, rewind, runbar, runs, snapshots, theme, verdict
-from nbdebug.dashboard.figures.activations import ActivationsPanel
+from nbdebug.dashboard import controls, cost, findings, rewind, runbar, runs, snapshots, theme, verdict
+from nbdebug.dashboard.figures.distributions import DistributionsPanel
 from nbdebug.dashboard.figures.gradient_flow import GradientFlowPanel
 from nbdebug.dashboard.figures.loss import Loss
+from nbdebug.dashboard.figures.over_time import OverTimePanel
 from nbdebug.dashboard.figures.panel import Array, Drawing, Json, Panel
+from nbdebug.dashboard.figures.story import StoryPanel
 from nbdebug.dashboard.figures.verdict import VerdictPanel
+from nbdebug.dashboard.layer_table import LayerTablePanel
+from nbdebug.dashboard.lens import Lens, scope
 from nbdebug.dashboard.tree import Legend
 from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.view import View
@@ -48,28 +54,58 @@ Part = Values | Encoded | Json
 Picture = Mapping[Key, Part]
 
 
-def default_panels(legend: Legend | None = None) -> tuple[Panel, ...]:
-    """The charts, in the order of the page."""
-    legend = legend or Legend()
-    return (Loss(legend), GradientFlowPanel(), ActivationsPanel(), VerdictPanel(legend))
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A panel as last drawn: from what, when (seconds), under which choices, and what came of it."""
+
+    inputs: tuple[object, ...]
+    drawn_at: float
+    version: int
+    drawing: Drawing
+    parts: dict[Key, Part]
+
+
+def default_panels(legend: Legend | None = None, lens: Lens | None = None) -> tuple[Panel, ...]:
+    """The charts and the table of layers, in the order of the page."""
+    legend, lens = legend or Legend(), lens or Lens()
+    layers = (GradientFlowPanel(lens), DistributionsPanel(lens), OverTimePanel(lens), LayerTablePanel(lens))
+    return (Loss(legend), *layers, StoryPanel(lens), VerdictPanel(legend))
 
 
 class Painter:
-    """Makes pictures, and keeps of each panel what need not be made again."""
+    """Makes pictures, and keeps of each panel what need not be made again.
 
-    def __init__(self, panels: Sequence[Panel], legend: Legend | None = None) -> None:
+    Panels that have a period are drawn again no sooner than that, and one of them at a time, so that no tick is a long
+    one and no frame a large one; what the person chose is drawn at once.
+    """
+
+    def __init__(
+        self,
+        panels: Sequence[Panel],
+        legend: Legend | None = None,
+        lens: Lens | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._panels = tuple(panels)
         self._legend = legend or Legend()
-        self._kept: dict[str, tuple[tuple[object, ...], Drawing, dict[Key, Part]]] = {}
+        self._lens = lens or Lens()
+        self._clock = clock
+        self._kept: dict[str, _Kept] = {}
+        self._scope: tuple[tuple[object, ...], Json] = ((), None)
         self._encoded: dict[str, dict[Key, tuple[Array, Values]]] = {}
         self._listed: tuple[tuple[object, ...], Json] = ((), None)
         self._failed: dict[str, Finding] = {}
 
-    def paint(self, view: View) -> Picture:
-        """The picture of a view. About a millisecond; a panel whose structure changed costs some 10 ms more."""
+    def paint(self, view: View, *, whole: bool = False) -> Picture:
+        """The picture of a view. About a millisecond; a panel whose structure changed costs some 10 ms more.
+
+        ``whole``: nothing is put off, and hidden tabs are drawn, too.
+        """
         picture: dict[Key, Part] = {("palette",): theme.palette()}
+        inputs = self._inputs(view)
+        chosen = self._chosen(inputs, whole)
         for panel in self._panels:
-            picture |= self._panel(panel, view)
+            picture |= self._panel(panel, view, inputs.get(panel.name), panel.name in chosen)
         titles = {run.run.name: run.run.shown for run in view.runs}
         picture |= {
             ("bar",): runbar.state(view, self._legend),
@@ -81,6 +117,9 @@ class Painter:
             ("verdict",): verdict.state(view, self._legend),
             ("findings",): findings.state((*self._failed.values(), *view.findings), titles),
             ("outcome",): controls.outcome(view),
+            ("cost",): cost.state(view),
+            ("focus",): self._lens.state(view),
+            ("scope",): self._scoped(view),
         }
         return picture
 
@@ -91,32 +130,74 @@ class Painter:
             self._listed = (inputs, snapshots.state(view))
         return self._listed[1]
 
-    def _panel(self, panel: Panel, view: View) -> dict[Key, Part]:
-        if panel.name in self._failed:
+    def _scoped(self, view: View) -> Json:
+        """The rows at the present place in the tree; for the browser, in the order of the table."""
+        names = view.layers.latest.layers if view.layers.latest else ()
+        inputs = (self._lens.rows(view), names)
+        if not _same(self._scope[0], inputs):
+            self._scope = (inputs, scope(inputs[0], names))
+        return self._scope[1]
+
+    def _inputs(self, view: View) -> dict[str, tuple[object, ...]]:
+        """What each panel depends on; a panel that fails here is switched off."""
+        found = {}
+        for panel in self._panels:
+            if panel.name not in self._failed:
+                try:
+                    found[panel.name] = panel.inputs(view)
+                except Exception as error:  # a panel is a plug-in: its fault becomes a finding, the rest goes on
+                    self._switch_off(panel, view, error)
+        return found
+
+    def _chosen(self, inputs: Mapping[str, tuple[object, ...]], whole: bool) -> set[str]:
+        """The panels to draw now: of those with a period only the one that waited longest, but for the first time."""
+        now, version = self._clock(), self._lens.version
+        chosen, waiting = set(), []
+        for panel in self._panels:
+            if panel.name not in inputs or not (whole or not panel.tab or self._lens.shows(panel.tab)):
+                continue
+            kept = self._kept.get(panel.name)
+            if kept is None or whole or kept.version != version or not panel.period_s:
+                chosen.add(panel.name)
+            elif now - kept.drawn_at >= panel.period_s and not _same(kept.inputs, inputs[panel.name]):
+                waiting.append((kept.drawn_at, panel.name))
+        return chosen | {name for _, name in sorted(waiting)[:1]}
+
+    def _panel(self, panel: Panel, view: View, inputs: tuple[object, ...] | None, due: bool) -> dict[Key, Part]:
+        if panel.name in self._failed or inputs is None:
             return {
                 (panel.name, "panel"): {"title": panel.title, "readout": "", "empty": "switched off, see the findings"}
             }
-        try:
-            return self._parts(panel, view)
-        except Exception as error:  # a panel is a plug-in: its fault becomes a finding, the rest goes on
-            log.exception("nbdebug: the panel %r failed and is switched off", panel.name)
-            self._failed[panel.name] = _failure(panel, view, error)
-            return self._panel(panel, view)
-
-    def _parts(self, panel: Panel, view: View) -> dict[Key, Part]:
-        inputs = panel.inputs(view)
         kept = self._kept.get(panel.name)
-        if kept and _same(kept[0], inputs):
-            return kept[2]
+        if not due:
+            return kept.parts if kept else {}
+        try:
+            return self._parts(panel, view, inputs, kept)
+        except Exception as error:  # a panel is a plug-in: its fault becomes a finding, the rest goes on
+            self._switch_off(panel, view, error)
+            return self._panel(panel, view, None, due)
+
+    def _switch_off(self, panel: Panel, view: View, error: Exception) -> None:
+        log.exception("nbdebug: the panel %r failed and is switched off", panel.name)
+        self._failed[panel.name] = _failure(panel, view, error)
+
+    def _parts(self, panel: Panel, view: View, inputs: tuple[object, ...], kept: _Kept | None) -> dict[Key, Part]:
+        if kept and _same(kept.inputs, inputs):
+            self._kept[panel.name] = replace(kept, version=self._lens.version)
+            return kept.parts
         drawing = panel.draw(view)
         parts: dict[Key, Part] = {
-            (panel.name, "panel"): {"title": panel.title, "readout": drawing.readout, "empty": drawing.empty},
+            (panel.name, "panel"): {
+                "title": drawing.title or panel.title,
+                "readout": drawing.readout,
+                "empty": drawing.empty,
+            },
             (panel.name, "patch"): {"layout": dict(drawing.layout), "traces": dict(drawing.traces)},
         }
         if not drawing.empty:
-            parts[panel.name, "figure"] = self._figure(panel, view, drawing, kept)
+            parts[panel.name, "figure"] = _figure(panel, view, drawing, kept)
         parts |= self._arrays(panel.name, drawing)
-        self._kept[panel.name] = (inputs, drawing, parts)
+        self._kept[panel.name] = _Kept(inputs, self._clock(), self._lens.version, drawing, parts)
         return parts
 
     def _arrays(self, panel: str, drawing: Drawing) -> dict[Key, Values]:
@@ -130,12 +211,12 @@ class Painter:
         self._encoded[panel] = new
         return {key: encoded for key, (_, encoded) in new.items()}
 
-    def _figure(
-        self, panel: Panel, view: View, drawing: Drawing, kept: tuple[object, Drawing, dict[Key, Part]] | None
-    ) -> Part:
-        if kept and kept[1].structure == drawing.structure and (panel.name, "figure") in kept[2]:
-            return kept[2][panel.name, "figure"]
-        return Encoded(panel.skeleton(view).to_json(validate=False))
+
+def _figure(panel: Panel, view: View, drawing: Drawing, kept: _Kept | None) -> Part:
+    if kept and kept.drawing.structure == drawing.structure and (panel.name, "figure") in kept.parts:
+        return kept.parts[panel.name, "figure"]
+    made = panel.skeleton(view)
+    return Encoded(made.to_json(validate=False) if isinstance(made, go.Figure) else _compact(made))
 
 
 def _same(old: tuple[object, ...], new: tuple[object, ...]) -> bool:
@@ -174,10 +255,10 @@ def _differ(old: object, new: object) -> bool:
 
 
 def _kept(old: object, new: Values) -> int:
-    """How many leading values two curves share, bit by bit; 0 for arrays of two dimensions."""
-    if not isinstance(old, Values) or len(new.shape) != 1 or len(old.shape) != 1:
+    """How many leading values two curves share, bit by bit; of two tables, only where their rows are as long."""
+    if not isinstance(old, Values) or old.shape[1:] != new.shape[1:]:
         return 0
-    length = min(old.shape[0], new.shape[0])
+    length = min(len(old.data), len(new.data)) // 8
     before, after = (np.frombuffer(each.data, np.int64, length) for each in (old, new))
     apart = np.flatnonzero(before != after)
     return int(apart[0]) if apart.size else length
@@ -185,8 +266,12 @@ def _kept(old: object, new: Values) -> int:
 
 def _parts_json(parts: Iterable[tuple[Key, Part]]) -> Iterable[str]:
     for key, part in parts:
-        text = part.text if isinstance(part, Encoded) else json.dumps(part, allow_nan=False, separators=(",", ":"))
+        text = part.text if isinstance(part, Encoded) else _compact(part)
         yield f"[{json.dumps(key)},{text}]"
+
+
+def _compact(part: Json) -> str:
+    return json.dumps(part, allow_nan=False, separators=(",", ":"))
 
 
 def _failure(panel: Panel, view: View, error: Exception) -> Finding:

@@ -34,6 +34,7 @@ def state(view: View, legend: Legend | None = None) -> Json:
         "buttons": _buttons(status, ability.blocked(view)),
         "progress": _progress(status),
         "pills": _pills(status, view.stored),
+        "watching": words.percent(status.watching) if status.step and not view.stored else "",
         "state": "from disk" if view.stored else word(status),
         "message": status.message if status.state in (State.PAUSED, State.FAILED) else "",
         "notice": rewind.notice(view),
@@ -115,6 +116,4 @@ def _pills(status: Status, stored: bool) -> list[list[str]]:
     under_way = status.state is not State.IDLE and not stored
     if under_way and status.remaining_s is not None and math.isfinite(status.remaining_s):
         pills.append(["", words.duration(status.remaining_s), " left"])
-    if status.step and not stored:
-        pills.append(["watching", words.percent(status.watching), ""])
     return pills

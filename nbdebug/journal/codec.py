@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbdebug.journal.record_types import refuse_wrong_types
-from nbdebug.records import commands, comparison, findings, frames, manifest, runs, signals, snapshots, view
+from nbdebug.records import commands, comparison, findings, layers, manifest, runs, signals, snapshots, view
 
 RECORDS: dict[str, type[Any]] = {
     record.__name__: record
@@ -28,7 +28,7 @@ RECORDS: dict[str, type[Any]] = {
         *get_args(commands.Command),
         *get_args(runs.Change),
         *(commands.Clip, commands.Changes, commands.Outcome, comparison.Comparison, comparison.SeriesComparison),
-        *(findings.Finding, frames.Activations, frames.GradientFlow, manifest.Manifest, runs.Intervention, runs.Mark),
+        *(findings.Finding, layers.LayerValues, layers.Unseen, manifest.Manifest, runs.Intervention, runs.Mark),
         *(runs.Run, signals.Series, snapshots.SnapshotInfo, view.Points),
     )
 }
@@ -36,7 +36,7 @@ ENUMS: dict[str, type[Enum]] = {
     enum.__name__: enum
     for enum in (
         *(commands.ClipMode, commands.InitScheme, commands.StartPoint, comparison.Verdict, findings.Cause),
-        *(findings.Severity, frames.GradientState, runs.RunKind, signals.Split, signals.Signal, snapshots.Reason),
+        *(findings.Severity, runs.RunKind, signals.Split, signals.Signal, snapshots.Reason),
     )
 }
 ARRAY_KINDS = "biuf"

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nbdebug.journal.journal import RunRecord
-from nbdebug.journal.series import Thinned
-from nbdebug.records.frames import Activations, Floats, GradientFlow, GradientState
+from nbdebug.journal.meaning import MEANING
+from nbdebug.journal.run_record import RunRecord
+from nbdebug.journal.series import thinned
+from nbdebug.records.frames import Floats
+from nbdebug.records.layers import edges
 from nbdebug.records.runs import Run
 from nbdebug.records.signals import Series, Signal
+from nbdebug.records.view import Points
 
 T = TypeVar("T")
+SIGNALS = {str(signal): signal for signal in Signal}
+HISTOGRAMS = frozenset(
+    {Signal.ACTIVATIONS, Signal.GRADIENTS, Signal.WEIGHTS, Signal.BIASES, Signal.CHANGES, Signal.DATA}
+)
+LONGEST = 1 << 62
 
 
 class Values(NamedTuple):
@@ -26,36 +35,19 @@ class Values(NamedTuple):
 
 
 class Histograms(NamedTuple):
-    """A layer's histograms: ``counts`` ``(n, bins)`` at ``steps`` ``(n,)``, each over ``[-limits, limits]``."""
+    """A layer's histograms: ``counts`` ``(n, bins)`` at ``steps`` ``(n,)``, each over ``[-limits, limits]``.
+
+    Bins are logarithmic on either side of 0: see :meth:`edges`.
+    """
 
     steps: NDArray[np.int64]
     counts: Floats
     limits: Floats
 
-
-LAYER_SIGNALS: dict[Signal, Callable[[GradientFlow], Floats]] = {
-    Signal.GRADIENT_MEAN: lambda flow: flow.mean,
-    Signal.GRADIENT_MAX: lambda flow: flow.max,
-    Signal.GRADIENT_MEAN_CLIPPED: lambda flow: flow.clipped_mean,
-    Signal.GRADIENT_MAX_CLIPPED: lambda flow: flow.clipped_max,
-}
-
-
-MEANING: dict[Signal, str] = {
-    Signal.LOSS: "loss, on each training batch and over the validation data",
-    Signal.METRIC: "the trainer's metrics, likewise",
-    Signal.LEARNING_RATE: "learning rate in force, schedule and slider included; by group where there are several",
-    Signal.CLIP_NORM: "clipping threshold on the norm of all gradients; inf when off",
-    Signal.CLIP_VALUE: "clipping threshold on each gradient element; inf when off",
-    Signal.DROPOUT: "dropout probability, the mean over layers where they differ",
-    Signal.UPDATES: "optimizer steps within the step (batch)",
-    Signal.GRADIENT_NORM: "2-norm of all gradients before clipping",
-    Signal.GRADIENT_MEAN: "mean of |g| per layer before clipping, on sampled steps",
-    Signal.GRADIENT_MAX: "largest |g| per layer before clipping, on sampled steps",
-    Signal.GRADIENT_MEAN_CLIPPED: "mean of |g| per layer after clipping, on sampled steps",
-    Signal.GRADIENT_MAX_CLIPPED: "largest |g| per layer after clipping, on sampled steps",
-    Signal.ACTIVATIONS: "histogram of a layer's output, on sampled steps",
-}
+    def edges(self, row: int = -1) -> Floats:
+        """The borders of the bins of a row, of the latest without one: ``(bins + 1,)``, growing."""
+        borders: Floats = edges() * self.limits[row]
+        return borders
 
 
 class Recorded(Protocol):
@@ -76,8 +68,10 @@ class History(Mapping[str, "Values | Histograms"]):
     """What was recorded of the run that the model now holds, back to the first step, parents included.
 
     Keys are ``"loss/train"``, ``"loss/val"``, ``"<metric>/train"``, ``"lr"``, ``"clip_norm"`` (inf when off),
-    ``"dropout"``, ``"grad_norm"``, ``"grad_mean/<layer>"``, ``"activations/<layer>"`` and so on; ``list(history)``
-    names all. Curves are exact up to 8,192 steps; longer ones keep the extremes of every stretch.
+    ``"dropout"``, ``"grad_norm"``, ``"grad_norm/<layer>"``, ``"update_ratio/<layer>"``, ``"activations/<layer>"`` and
+    so on; ``list(history)`` names all, and printing it says what they mean. Curves are exact up to 8,192 steps, those
+    of layers up to 512 samples (fewer with thousands of numbers a sample) and as float32; longer ones keep the extremes
+    of every stretch. NaN and inf are there where they were recorded; what was not measured is not.
     """
 
     def __init__(self, journal: Recorded, run: Callable[[], str], *, inherited: bool = True) -> None:
@@ -100,6 +94,32 @@ class History(Mapping[str, "Values | Histograms"]):
         joined: Values | Histograms = kind(*(np.concatenate(column) for column in zip(*parts, strict=True)))
         return joined
 
+    def window(self, key: str, first: int, last: int, max_points: int = 1_000) -> Values:
+        """The steps ``first`` to ``last`` of a curve, both included, in about ``max_points`` points at most.
+
+        The extremes of every stretch are among them. What it takes does not grow with the run.
+
+        Raises:
+            KeyError: nothing was recorded under that name.
+            ValueError: these are histograms, no curve.
+        """
+        parts: list[Points] = []
+        known = False
+        for name, end in self._line():
+            ends = last if end is None else min(last, end)
+            found = self._journal.read(name, partial(_window, key=key, first=first, last=ends, max_points=max_points))
+            known = known or found is not None
+            parts += [found] if found is not None and len(found.steps) else []
+        if not known:
+            if key in self:
+                raise ValueError(f"{key!r} are histograms, no curve: take history[{key!r}], and of it what you need")
+            raise KeyError(self._missing(key))
+        if not parts:
+            return Values(np.zeros(0, dtype=np.int64), np.zeros(0))
+        steps, values = np.concatenate([p.steps for p in parts]), np.concatenate([p.values for p in parts])
+        whole = thinned(Points(steps, values), max_points) if len(parts) > 1 else parts[0]
+        return Values(whole.steps, whole.values)
+
     def __iter__(self) -> Iterator[str]:
         keys: dict[str, None] = {}
         for name, _ in self._line():
@@ -120,10 +140,9 @@ class History(Mapping[str, "Values | Histograms"]):
         return "\n".join(lines)
 
     def _by_signal(self, keys: list[str]) -> dict[Signal, list[str]]:
-        known = {str(signal): signal for signal in Signal}
         groups: dict[Signal, list[str]] = {}
         for key in keys:
-            groups.setdefault(known.get(key.partition("/")[0], Signal.METRIC), []).append(key)
+            groups.setdefault(SIGNALS.get(key.partition("/")[0], Signal.METRIC), []).append(key)
         return groups
 
     def _line(self) -> list[tuple[str, int | None]]:
@@ -150,47 +169,31 @@ class History(Mapping[str, "Values | Histograms"]):
 
 def _keys(kept: RunRecord) -> list[str]:
     keys = [series.text for series in kept.curves]
-    flow, activations = kept.gradients.latest, kept.activations.latest
-    if flow is not None:
-        keys += [Series(signal, layer).text for signal in LAYER_SIGNALS for layer in flow.layers]
-    if activations is not None:
-        keys += [Series(Signal.ACTIVATIONS, layer).text for layer in activations.layers]
+    keys += [Series(signal, layer).text for signal, layer in kept.layers.table.layout.pairs()]
+    for signal, track in kept.layers.tracks.items():
+        keys += [Series(signal, layer).text for layer in track.layers]
     return keys
 
 
 def _look_up(kept: RunRecord, key: str) -> Values | Histograms | None:
+    signal, layer = _signal_and_layer(key)
+    if signal in HISTOGRAMS:
+        track = kept.layers.tracks.get(signal)
+        story = track.story(layer) if track is not None else None
+        return Histograms(story.steps, story.counts, story.limits) if story is not None else None
+    points = _window(kept, key, 0, LONGEST, None)
+    return Values(points.steps, points.values) if points is not None else None
+
+
+def _window(kept: RunRecord, key: str, first: int, last: int, max_points: int | None) -> Points | None:
+    """Part of a curve, ``None`` where there is no such curve."""
     curve = next((curve for series, curve in kept.curves.items() if series.text == key), None)
     if curve is not None:
-        points = curve.points()
-        return Values(points.steps, points.values)
-    signal, _, layer = key.partition("/")
-    if signal == Signal.ACTIVATIONS:
-        return _histograms(kept.activations, layer)
-    for known, read in LAYER_SIGNALS.items():
-        if signal == known:
-            return _layer_values(kept.gradients, layer, read)
-    return None
+        return curve.points() if max_points is None else curve.window(first, last, max_points)
+    signal, layer = _signal_and_layer(key)
+    return kept.layers.table.points(signal, layer, first, last, max_points) if signal is not None else None
 
 
-def _layer_values(records: Thinned[GradientFlow], layer: str, read: Callable[[GradientFlow], Floats]) -> Values | None:
-    found = [
-        (step, read(flow)[flow.layers.index(layer)])
-        for step, flow in zip(records.steps, records.records, strict=True)
-        if layer in flow.layers and flow.state[flow.layers.index(layer)] == GradientState.PRESENT
-    ]
-    if not found:
-        return None
-    steps, values = zip(*found, strict=True)
-    return Values(np.asarray(steps, dtype=np.int64), np.asarray(values, dtype=np.float64))
-
-
-def _histograms(records: Thinned[Activations], layer: str) -> Histograms | None:
-    found = [
-        (step, record.counts[record.layers.index(layer)], record.limit[record.layers.index(layer)])
-        for step, record in zip(records.steps, records.records, strict=True)
-        if layer in record.layers
-    ]
-    if not found:
-        return None
-    steps, counts, limits = zip(*found, strict=True)
-    return Histograms(np.asarray(steps, dtype=np.int64), np.stack(counts), np.asarray(limits))
+def _signal_and_layer(key: str) -> tuple[Signal | None, str]:
+    signal, _, layer = str(key).partition("/")
+    return SIGNALS.get(signal), layer

@@ -5,43 +5,40 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from nbdebug.journal.pending import Entry, RunBegun, RunDeleted, RunEdited, SnapshotsTaken
-from nbdebug.journal.samples import SampleKind, Samples, latter, peaks
-from nbdebug.journal.series import TRAIN_LOSS, VAL_LOSS, Curve, Smoothed, Thinned
+from nbdebug.journal.layers import Known, News
+from nbdebug.journal.pending import (
+    Entry,
+    RunBegun,
+    RunDeleted,
+    RunEdited,
+    SnapshotsTaken,
+    Taken,
+    TakenRows,
+    UnseenTold,
+)
+from nbdebug.journal.run_record import RunRecord
 from nbdebug.journal.store import Store
 from nbdebug.records.commands import Outcome
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.findings import Finding
-from nbdebug.records.frames import Activations, Frame, GradientFlow
+from nbdebug.records.frames import Frame, Rows
+from nbdebug.records.layers import Unseen
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Mark, Run
-from nbdebug.records.signals import Series, Signal
+from nbdebug.records.signals import Series
 from nbdebug.records.snapshots import SnapshotInfo
-from nbdebug.records.view import Points, RunView
+from nbdebug.records.view import Focus, LayersView, Points, RunView
 
 MAX_OUTCOMES = 10_000
 MAX_COMPARISONS = 100
-NO_POINTS = Points(np.zeros(0, dtype=np.int64), np.zeros(0))
+MAX_LAYER_BYTES = 128 << 20
+NOTHING_KNOWN = LayersView()
 T = TypeVar("T")
-
-
-@dataclass
-class RunRecord:
-    """All that is kept of one run; its own steps only."""
-
-    run: Run
-    curves: dict[Series, Curve] = field(default_factory=dict)
-    smooth: Smoothed = field(default_factory=Smoothed)
-    gradients: Thinned[GradientFlow] = field(default_factory=lambda: Thinned(peaks))
-    activations: Thinned[Activations] = field(default_factory=lambda: Thinned(latter, 128))
-    interventions: list[Intervention] = field(default_factory=list)
-    last_step: int = 0
 
 
 class Journal:
@@ -64,7 +61,7 @@ class Journal:
         self.snapshots: tuple[SnapshotInfo, ...] = ()
         self._store = store
         if store is not None:
-            store.attach(self._samples)
+            store.attach(self._news)
 
     @property
     def path(self) -> Path | None:
@@ -140,25 +137,33 @@ class Journal:
             return tuple(self._runs[run].interventions)
 
     def record(self, frame: Frame) -> None:
-        """Take in a frame; steps of a run only grow."""
+        """Take in a frame; steps of a series only grow."""
         with self._lock:
             kept = self._runs[frame.run]
-            smooth = None
-            for series, value in frame.scalars:
-                curve = kept.curves.get(series)
-                if curve is None:
-                    curve = kept.curves[series] = Curve()
-                curve.append(frame.step, value)
-                if series == TRAIN_LOSS:
-                    smooth = kept.smooth.append(frame.step, value)
-            if frame.gradients is not None:
-                kept.gradients.append(frame.step, frame.gradients)
-            if frame.activations is not None:
-                kept.activations.append(frame.step, frame.activations)
-            kept.last_step = frame.step
+            smooth = kept.record(frame)
+            sampled = kept.is_sample(frame)
+            if sampled:
+                self._bound_layers(frame.run)
             self.version += 1
             if self._store is not None:
-                self._store.record(frame, smooth)
+                self._store.record(Taken.of(frame, smooth), sampled=sampled)
+
+    def record_rows(self, rows: Rows) -> None:
+        """Take in the numbers of ordinary steps; those of a series only grow."""
+        if not len(rows.steps):
+            return
+        with self._lock:
+            columns = np.ascontiguousarray(rows.values.T)  # a copy: what is on record must not change
+            smooth = self._runs[rows.run].record_rows(rows, columns)
+            self.version += 1
+            if self._store is not None:
+                self._store.record(TakenRows(rows, columns, smooth))
+
+    def record_unseen(self, run: str, unseen: tuple[Unseen, ...]) -> None:
+        """Keep all that can't be looked at in a run; it takes the place of what was said before."""
+        with self._lock:
+            self._runs[run].unseen = unseen
+            self._keep(UnseenTold(run, unseen))
 
     def record_outcome(self, outcome: Outcome) -> None:
         """Keep what became of a command."""
@@ -217,25 +222,36 @@ class Journal:
                 at = self._runs[at.parent].run
             return line[::-1]
 
-    def latest_gradients(self, run: str) -> tuple[GradientFlow | None, int]:
-        """The newest gradient flow of a run, or of those it came from, and its step."""
-        return self._latest(run, lambda kept: (kept.gradients.latest, kept.gradients.latest_step))
+    def unseen(self, run: str) -> tuple[Unseen, ...]:
+        """What can't be looked at in a run, as far as it, or those that it came from, have said."""
+        with self._lock:
+            told = (self._runs[name].unseen for name, _ in reversed(self.lineage(run)))
+            return next((unseen for unseen in told if unseen is not None), ())
 
-    def latest_activations(self, run: str) -> tuple[Activations | None, int]:
-        """The newest activation histograms of a run, or of those it came from, and their step."""
-        return self._latest(run, lambda kept: (kept.activations.latest, kept.activations.latest_step))
+    def layers_view(self, run: str, focus: Focus | None = None) -> LayersView:
+        """What is known of a run's layers, and what ``focus`` asks for; the same objects until something new came.
+
+        A run that has no sample of its own yet shows those of the run that it came from, if none is of a later step
+        than the one where they part.
+        """
+        with self._lock:
+            if run not in self._runs:
+                return NOTHING_KNOWN
+            for name, last in reversed(self.lineage(run)):
+                layers = self._runs[name].layers
+                if layers and (last is None or layers.step <= last):
+                    return layers.view(focus, self.unseen(run))
+            return self._runs[run].layers.view(focus, self.unseen(run))
 
     def run_views(self, max_points: int) -> tuple[RunView, ...]:
         """Every run as drawn, oldest first, with at most about ``max_points`` points a curve."""
         with self._lock:
-            return tuple(_run_view(kept, max_points) for kept in self._runs.values())
+            return tuple(kept.view(max_points) for kept in self._runs.values())
 
     def extend(self, run: str, series: Series, points: Points, *, smooth: bool = False) -> None:
         """Add many values to a curve at once, such as from a file; ``smooth`` means the smoothed training loss."""
         with self._lock:
-            kept = self._runs[run]
-            curve = kept.smooth.curve if smooth else kept.curves.setdefault(series, Curve())
-            curve.extend(points.steps, points.values)
+            self._runs[run].extend(series, points.steps, points.values, smooth=smooth)
             self.version += 1
 
     def reach(self, run: str, step: int) -> None:
@@ -243,21 +259,33 @@ class Journal:
         with self._lock:
             self._runs[run].last_step = step
 
-    def replace_samples(self, samples: Samples) -> None:
-        """Take over a run's layer records, such as from a file."""
+    def take_in(self, run: str, news: News) -> None:
+        """Take in what is known elsewhere of a run's layers, such as in a file."""
         with self._lock:
-            kept = self._runs[samples.run]
-            thinned: Thinned[Any] = kept.gradients if samples.kind is SampleKind.GRADIENTS else kept.activations
-            thinned.replace(samples.steps, samples.records, samples.latest, samples.latest_step)
+            self._runs[run].layers.take_in(news)
+            self._bound_layers(run)
             self.version += 1
 
-    def _samples(self, run: str) -> list[Samples]:
+    def _news(self, run: str, known: Known) -> News:
+        """For the writer: what it does not know yet of a run's layers."""
         with self._lock:
             kept = self._runs.get(run)
-            if kept is None:
-                return []
-            both = ((SampleKind.GRADIENTS, kept.gradients), (SampleKind.ACTIVATIONS, kept.activations))
-            return [Samples.of(run, kind, thinned) for kind, thinned in both if thinned.latest is not None]
+            return kept.layers.news(known) if kept is not None else News([], None, [])
+
+    def _bound_layers(self, run: str) -> None:
+        """All runs' layers in bounded memory: the largest record but this run's is thinned, again and again."""
+        sizes = {name: kept.layers.size_bytes for name, kept in self._runs.items()}
+        excess = sum(sizes.values()) - MAX_LAYER_BYTES
+        while excess > 0:
+            largest = max((name for name in sizes if name != run), key=sizes.__getitem__, default=run)
+            layers = self._runs[largest].layers
+            can_be_less = largest != run and layers.shrink()
+            excess -= sizes[largest] - layers.size_bytes
+            sizes[largest] = layers.size_bytes
+            if not can_be_less:
+                del sizes[largest]
+                if largest == run or not sizes:
+                    return
 
     def _forget(self, run: str) -> None:
         del self._runs[run]
@@ -273,29 +301,3 @@ class Journal:
         """Not under the lock: the writer may need it to come to an end."""
         if self._store is not None:
             self._store.sync()
-
-    def _latest(self, run: str, look: Callable[[RunRecord], tuple[T | None, int]]) -> tuple[T | None, int]:
-        with self._lock:
-            for name, last in reversed(self.lineage(run)):
-                record, step = look(self._runs[name])
-                if record is not None and (last is None or step <= last):
-                    return record, step
-            return None, 0
-
-
-def _run_view(kept: RunRecord, max_points: int) -> RunView:
-    def points(series: Series) -> Points:
-        curve = kept.curves.get(series)
-        return curve.points(max_points) if curve is not None else NO_POINTS
-
-    metrics = tuple(
-        (series.text, curve.last_value) for series, curve in kept.curves.items() if series.signal is Signal.METRIC
-    )
-    return RunView(
-        run=kept.run,
-        train=points(TRAIN_LOSS),
-        smooth=kept.smooth.curve.points(max_points),
-        val=points(VAL_LOSS),
-        metrics=metrics,
-        steps=kept.last_step - kept.run.step,
-    )

@@ -10,11 +10,12 @@ import sqlite3
 import time
 from collections.abc import Collection
 
-from nbdebug.journal import codec
+from nbdebug.journal.codec import UnreadableRecord
 from nbdebug.journal.points import packed, thinned, unpacked
-from nbdebug.journal.samples import COMBINE, RECORD_OF, SampleKind
+from nbdebug.journal.sample_table import COLUMNS
+from nbdebug.journal.samples import TABLE, SampleRow, merged
 from nbdebug.journal.schema import RECORD_TABLES
-from nbdebug.journal.tables import SAMPLE_COLUMNS, Transaction
+from nbdebug.journal.transaction import Transaction
 
 CHECK_EVERY = 8
 BEGIN_AT, END_AT = 0.9, 0.75
@@ -105,14 +106,20 @@ class Limit:
         return True
 
     def _halve(self, session: int, run: str, kind: str) -> None:
+        """Half as many rows at most: those that fall into the same wide bucket of steps become one."""
         where = "WHERE session = ? AND run = ? AND kind = ? AND slot >= 0"
-        rows = self._connection.execute(
-            f"SELECT step, body, arrays FROM samples {where} ORDER BY slot", (session, run, kind)
-        ).fetchall()
-        self._connection.execute(f"DELETE FROM samples {where}", (session, run, kind))
-        for slot in range((len(rows) + 1) // 2):
-            kept = _combined(kind, rows[2 * slot : 2 * slot + 2])
-            self._connection.execute(f"INSERT INTO samples {SAMPLE_COLUMNS}", (session, run, kind, slot, *kept))
+        slots = self._connection.execute(f"SELECT slot, id FROM samples {where} ORDER BY slot", (session, run, kind))
+        for numbers in _neighbours(slots.fetchall()):
+            marks = ",".join("?" * len(numbers))
+            rows = self._connection.execute(
+                f"SELECT kind, slot, step, body, arrays FROM samples WHERE id IN ({marks}) ORDER BY slot", numbers
+            ).fetchall()
+            self._connection.execute(f"DELETE FROM samples WHERE id IN ({marks})", numbers)
+            kept = _combined([SampleRow(*row) for row in rows])
+            self._connection.execute(
+                f"INSERT INTO samples {COLUMNS}",
+                (session, run, kept.kind, kept.slot, kept.step, kept.body, kept.arrays),
+            )
 
     # -- sessions -----------------------------------------------------------------------------------------------
 
@@ -146,13 +153,23 @@ class Limit:
         return float(self._connection.execute(sql).fetchone()[0])
 
 
-def _combined(kind: str, rows: list[tuple[int, str | bytes, bytes | None]]) -> tuple[int, str | bytes, bytes | None]:
-    """Of two neighbours one row; where they can't be read, such as those of a later version, the newer."""
+def _neighbours(slots: list[tuple[int, int]]) -> list[list[int]]:
+    """Numbers of rows that are to become one, given their first steps, growing, and their numbers."""
+    width, groups = 1, [[number] for _, number in slots]
+    while len(groups) > len(slots) // 2:
+        width *= 2
+        by_bucket: dict[int, list[int]] = {}
+        for slot, number in slots:
+            by_bucket.setdefault(slot // width, []).append(number)
+        groups = list(by_bucket.values())
+    return [group for group in groups if len(group) > 1]
+
+
+def _combined(rows: list[SampleRow]) -> SampleRow:
+    """One row of neighbours: their extremes, or of what has none, or can't be read, the newest."""
+    if rows[-1].kind != TABLE:
+        return rows[-1]
     try:
-        older, newer = (codec.decode(body, arrays) for _, body, arrays in (rows[0], rows[-1]))
-        known = SampleKind(kind)
-    except ValueError:
+        return merged(rows)
+    except UnreadableRecord:
         return rows[-1]
-    if len(rows) < 2 or not all(isinstance(record, RECORD_OF[known]) for record in (older, newer)):
-        return rows[-1]
-    return (rows[-1][0], *codec.encode(COMBINE[known](older, newer)))

@@ -10,17 +10,22 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from nbdebug.journal.series import TRAIN_LOSS, Curve
 from nbdebug.records.commands import Outcome
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.findings import Finding
-from nbdebug.records.frames import Frame
+from nbdebug.records.frames import Floats, Frame, Rows
+from nbdebug.records.layers import Unseen
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Mark, Run
 from nbdebug.records.signals import Series
 from nbdebug.records.snapshots import SnapshotInfo
+from nbdebug.records.view import Points
 
 MAX_FRAMES = 4_096
+MAX_ROWS = 65_536
 MAX_ENTRIES = 20_000
 BACKLOG_CAPACITY = 1_024
 
@@ -54,16 +59,11 @@ class SnapshotsTaken:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """A frame's numbers; ``smooth`` is the smoothed training loss after it, ``None`` where it has none."""
+class UnseenTold:
+    """All that can't be looked at in a run."""
 
-    frame: Frame
-    smooth: float | None
-
-
-Entry = (
-    RunBegun | RunEdited | RunDeleted | SnapshotsTaken | Outcome | Finding | Mark | Intervention | Manifest | Comparison
-)
+    run: str
+    unseen: tuple[Unseen, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +75,91 @@ class Line:
     smooth: bool = False
 
 
+Numbers = tuple[Line, Points]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A frame's numbers; ``smooth`` is the smoothed training loss after it, ``None`` where it has none."""
+
+    run: str
+    step: int
+    epoch: int
+    scalars: tuple[tuple[Series, float], ...]
+    smooth: float | None = None
+
+    @staticmethod
+    def of(frame: Frame, smooth: float | None = None) -> Taken:
+        """Without what else the frame holds, which may be large."""
+        return Taken(frame.run, frame.step, frame.epoch, frame.scalars, smooth)
+
+    def numbers(self) -> list[Numbers]:
+        """What is new on each line."""
+        step = np.array([self.step], dtype=np.int64)
+        lines = [(Line(self.run, series), value) for series, value in self.scalars]
+        if self.smooth is not None:
+            lines.append((Line(self.run, TRAIN_LOSS, smooth=True), self.smooth))
+        return [(line, Points(step, np.array([value], dtype=np.float64))) for line, value in lines]
+
+
+@dataclass(frozen=True, slots=True)
+class TakenRows:
+    """A block of rows, their values by series in ``columns`` ``(series, n)``, and the smoothed training loss."""
+
+    rows: Rows
+    columns: Floats
+    smooth: Points | None = None
+
+    @property
+    def run(self) -> str:
+        """The run they belong to."""
+        return self.rows.run
+
+    @property
+    def step(self) -> int:
+        """The last step."""
+        return int(self.rows.steps[-1])
+
+    @property
+    def epoch(self) -> int:
+        """The epochs finished then."""
+        return self.rows.epoch
+
+    def numbers(self) -> list[Numbers]:
+        """What is new on each line."""
+        rows = self.rows
+        found = [
+            (Line(rows.run, series), Points(rows.steps, column))
+            for series, column in zip(rows.series, self.columns, strict=True)
+        ]
+        if self.smooth is not None and len(self.smooth.steps):
+            found.append((Line(rows.run, TRAIN_LOSS, smooth=True), self.smooth))
+        return found
+
+
+Entry = (
+    RunBegun
+    | RunEdited
+    | RunDeleted
+    | SnapshotsTaken
+    | UnseenTold
+    | Outcome
+    | Finding
+    | Mark
+    | Intervention
+    | Manifest
+    | Comparison
+)
+
+
 @dataclass
 class Batch:
     """What is written at once: ``log`` in its order, then ``backlog``; ``sampled`` runs have new layer records.
 
-    ``places`` are the last step and epoch of runs in the backlog. ``frames`` counts those in the log.
+    ``places`` are the last step and epoch of runs in the backlog. ``frames`` counts frames and blocks in the log.
     """
 
-    log: deque[Taken | Entry] = field(default_factory=deque)
+    log: deque[Taken | TakenRows | Entry] = field(default_factory=deque)
     backlog: dict[Line, Curve] = field(default_factory=dict)
     sampled: set[str] = field(default_factory=set)
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -105,25 +182,28 @@ class Pending:
         self.urgent = False
         self._batch = Batch()
         self._frames = 0
+        self._rows = 0
         self.tickets = 0
 
     def __bool__(self) -> bool:
         return bool(self._batch)
 
-    def add(self, frame: Frame, smooth: float | None) -> None:
-        """Add a frame; ``smooth`` is the smoothed training loss after it. Never waits for the disk."""
+    def add(self, taken: Taken | TakenRows, *, sampled: bool = False) -> None:
+        """Add numbers; ``sampled`` says that their run has new layer records. Never waits for the disk."""
+        rows = len(taken.rows.steps) if isinstance(taken, TakenRows) else 1
         with self._lock:
             batch = self._batch
             if self._frames == 0:
                 self.changed.notify_all()
             self.tickets += 1
-            if self._frames < MAX_FRAMES:
+            if self._frames < MAX_FRAMES and self._rows + rows <= MAX_ROWS:
                 self._frames += 1
-                batch.log.append(Taken(frame, smooth))
+                self._rows += rows
+                batch.log.append(taken)
             else:
-                self._add_to_backlog(frame, smooth)
-            if frame.gradients is not None or frame.activations is not None:
-                batch.sampled.add(frame.run)
+                self._add_to_backlog(taken)
+            if sampled:
+                batch.sampled.add(taken.run)
 
     def put(self, entry: Entry) -> int:
         """Add an entry, in order with the frames; returns a ticket that the batch written then has reached."""
@@ -143,21 +223,19 @@ class Pending:
         with self.changed:
             batch, self._batch = self._batch, Batch()
             batch.ticket, batch.frames = self.tickets, self._frames
-            self._frames = 0
+            self._frames = self._rows = 0
             self.urgent = False
             return batch
 
-    def _add_to_backlog(self, frame: Frame, smooth: float | None) -> None:
+    def _add_to_backlog(self, taken: Taken | TakenRows) -> None:
         backlog = self._batch.backlog
-        lines = [(Line(frame.run, series), value) for series, value in frame.scalars]
-        if smooth is not None:
-            lines.append((Line(frame.run, TRAIN_LOSS, smooth=True), smooth))
-        for line, value in lines:
+        for line, points in taken.numbers():
             curve = backlog.get(line)
             if curve is None:
                 curve = backlog[line] = Curve(BACKLOG_CAPACITY)
-            curve.append(frame.step, value)
-        self._batch.places[frame.run] = (frame.step, frame.epoch)
+            curve.extend(points.steps, points.values)
+        step, epoch = self._batch.places.get(taken.run, (0, 0))
+        self._batch.places[taken.run] = (max(step, taken.step), max(epoch, taken.epoch))
 
     def _forget(self, run: str) -> None:
         self._batch.sampled.discard(run)

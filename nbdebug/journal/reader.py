@@ -10,21 +10,19 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from nbdebug.journal import codec
 from nbdebug.journal.journal import Journal
 from nbdebug.journal.points import Stretch, joined, unpacked
-from nbdebug.journal.samples import RECORD_OF, SampleKind, Samples
+from nbdebug.journal.samples import News, SampleRow, read
 from nbdebug.journal.schema import damaged, open_to_read, unreadable
-from nbdebug.journal.tables import LATEST
 from nbdebug.records.commands import Outcome
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.errors import ConfigurationError, NbdebugError
 from nbdebug.records.findings import Finding
-from nbdebug.records.frames import Activations, GradientFlow
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Mark, Run, RunKind
 from nbdebug.records.signals import Series, Signal, Split
@@ -110,7 +108,6 @@ class Reader:
         self._seen: dict[str, int] = {}
         self._bodies: dict[str, str | bytes] = {}
         self._ends: dict[int, int] = {}
-        self._samples: dict[tuple[str, SampleKind], dict[int, tuple[int, Any]]] = {}
         self._snapshots_body: str | bytes = ""
         self._rewritten: int | None = None
         self.skipped = 0
@@ -215,29 +212,27 @@ class Reader:
             raise damaged(self.path, error) from error
 
     def _read_samples(self, journal: Journal) -> None:
-        sql = "SELECT id, run, kind, slot, step, body, arrays FROM samples WHERE session = ? AND id > ? ORDER BY id"
-        changed: dict[tuple[str, SampleKind], None] = {}
-        for number, run, kind, slot, step, body, arrays in self._all(sql, self._number, self._seen.get("samples", 0)):
-            self._seen["samples"] = number
-            if kind not in SampleKind.__members__.values() or run not in self._bodies:
-                continue
-            key = (run, SampleKind(kind))
-            record = self._decoded(RECORD_OF[key[1]], body, arrays)
-            if record is not None and isinstance(slot, int) and isinstance(step, int) and _is_whole(record):
-                self._samples.setdefault(key, {})[slot] = (step, record)
-                changed[key] = None
-        for run, sample_kind in changed:
-            journal.replace_samples(self._as_samples(run, sample_kind))
-
-    def _as_samples(self, run: str, kind: SampleKind) -> Samples:
-        [count] = self._all(
-            "SELECT count(*) FROM samples WHERE session = ? AND run = ? AND kind = ? AND slot >= 0",
-            *(self._number, run, str(kind)),
+        sql = (
+            "SELECT id, run, kind, slot, step, body, arrays FROM samples WHERE session = ? AND id > ? "
+            "ORDER BY slot, step, id"
         )
-        held = self._samples[run, kind]
-        slots = [held[slot] for slot in sorted(held) if 0 <= slot < count[0]]
-        latest_step, latest = held.get(LATEST) or (slots[-1] if slots else (0, None))
-        return Samples(run, kind, [step for step, _ in slots], [record for _, record in slots], latest, latest_step)
+        seen = self._seen.get("samples", 0)
+        for number, run, *columns in self._all(sql, self._number, seen):
+            self._seen["samples"] = max(self._seen.get("samples", 0), number)
+            row = SampleRow(*columns)
+            if run in self._bodies and isinstance(row.slot, int) and isinstance(row.step, int):
+                self._take_in(journal, run, row)
+
+    def _take_in(self, journal: Journal, run: str, row: SampleRow) -> None:
+        try:
+            found = read(row)
+        except codec.UnreadableRecord:
+            self.skipped += 1
+            return
+        if isinstance(found, News):
+            journal.take_in(run, found)
+        elif found is not None:
+            journal.record_unseen(run, found)
 
     def _choose(self, session: str | None) -> str:
         found = self.sessions()
@@ -300,12 +295,6 @@ def _is_training(body: str | bytes) -> bool:
     except codec.UnreadableRecord:
         return False
     return isinstance(run, Run) and run.kind is RunKind.TRAINING
-
-
-def _is_whole(record: GradientFlow | Activations) -> bool:
-    """Whether each array has an entry for each layer."""
-    arrays = [getattr(record, field.name) for field in fields(record) if field.name != "layers"]
-    return all(array.ndim and len(array) == len(record.layers) for array in arrays)
 
 
 def _series(signal: str, name: str, split: str) -> Series | None:

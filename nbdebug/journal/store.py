@@ -1,8 +1,8 @@
 """Store: the journal's file, and the thread that writes it. Training only adds to what is pending, and never waits.
 
 What comes after a quiet moment is written at once, so that a reader sees a run as soon as it has begun; from there on a
-batch about four times a second. What a killed process loses is the batch that was growing. When the disk
-fails, the store says so once and stops; the journal in memory goes on.
+batch about four times a second, or once where layer records are large. What a killed process loses is the batch that
+was growing. When the disk fails, the store says so once and stops; the journal in memory goes on.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+from nbdebug.journal.layers import Known, News
 from nbdebug.journal.limit import Limit
-from nbdebug.journal.pending import Batch, Entry, Pending
-from nbdebug.journal.samples import Sampler, Samples
+from nbdebug.journal.pending import Batch, Entry, Pending, Taken, TakenRows
+from nbdebug.journal.samples import Sampler
 from nbdebug.journal.schema import DAMAGE, locate, open_to_write, unwritable
-from nbdebug.journal.tables import FileBusy, Tables
-from nbdebug.records.frames import Frame
+from nbdebug.journal.tables import Tables
+from nbdebug.journal.transaction import FileBusy
 
 LOG = logging.getLogger("nbdebug")
 FLUSH_S = 0.25
+MAX_QUIET_S = 0.9  # what a killed process may lose is a second
+SAMPLE_BYTES_PER_S = 500_000  # large layer records are written less often
 SYNC_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 10.0
 SIZE_LIMIT_BYTES = 256 << 20
@@ -71,10 +74,10 @@ class Store:
         """Where layer records are asked for, a bound method; whom it belongs to is not kept alive by it."""
         self._writer.sampler = weakref.WeakMethod(sampler)
 
-    def record(self, frame: Frame, smooth: float | None) -> None:
-        """Write a frame soon, and the smoothed training loss after it. Returns at once, whatever the disk does."""
+    def record(self, taken: Taken | TakenRows, *, sampled: bool = False) -> None:
+        """Write numbers soon; ``sampled`` says that there are new layer records to ask for. Returns at once."""
         if self._writer.open:
-            self._writer.pending.add(frame, smooth)
+            self._writer.pending.add(taken, sampled=sampled)
 
     def put(self, entry: Entry) -> None:
         """Write an entry soon, in order with the frames. Returns at once."""
@@ -196,15 +199,16 @@ class _Writer:
         self.tables.write(batch, self._samples)
         self._batch = None
         if batch.frames:
-            self._quiet_at = time.monotonic() + FLUSH_S
+            quiet_s = max(FLUSH_S, min(MAX_QUIET_S, self.tables.sample_bytes / SAMPLE_BYTES_PER_S))
+            self._quiet_at = time.monotonic() + quiet_s
         with self.pending.changed:
             self._written = batch.ticket
             self.pending.changed.notify_all()
         self._limit.enforce(batch.sampled)
 
-    def _samples(self, run: str) -> list[Samples]:
+    def _samples(self, run: str, known: Known) -> News:
         sampler = self.sampler() if self.sampler is not None else None
-        return sampler(run) if sampler is not None else []
+        return sampler(run, known) if sampler is not None else News([], None, [])
 
     def _fail(self, why: str) -> None:
         self.failed = (

@@ -1,8 +1,7 @@
 """Tables: writes batches into the file as one session. On the writer's thread only.
 
 Numbers go in as one row per line and batch; when there are enough small rows of a line they are joined to a larger
-one, so that their count stays bounded. Layer records are few (see :class:`Thinned`): the file follows what the journal
-holds, and only those that changed are written.
+one, so that their count stays bounded. Of layer records the writer asks the journal itself, for what is new.
 """
 
 from __future__ import annotations
@@ -20,19 +19,31 @@ from typing import Any
 import numpy as np
 
 from nbdebug.journal import codec
-from nbdebug.journal.pending import Batch, Entry, Line, RunBegun, RunDeleted, RunEdited, SnapshotsTaken, Taken
+from nbdebug.journal.pending import (
+    Batch,
+    Entry,
+    Line,
+    RunBegun,
+    RunDeleted,
+    RunEdited,
+    SnapshotsTaken,
+    Taken,
+    TakenRows,
+    UnseenTold,
+)
 from nbdebug.journal.points import Stretch, joined, packed, unpacked
-from nbdebug.journal.samples import SampleKind, Sampler, Samples
-from nbdebug.journal.series import TRAIN_LOSS
+from nbdebug.journal.sample_table import SampleTable
+from nbdebug.journal.samples import Sampler
+from nbdebug.journal.transaction import Transaction
 from nbdebug.records.commands import Outcome
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.findings import Finding
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Mark, Run
+from nbdebug.records.view import Points
 
 FANOUT = 32
 MAX_POINTS = 65_536
-LATEST = -1
 TABLE_OF: dict[type[Any], str] = {
     Outcome: "outcomes",
     Finding: "findings",
@@ -41,7 +52,6 @@ TABLE_OF: dict[type[Any], str] = {
     Manifest: "manifests",
     Comparison: "comparisons",
 }
-SAMPLE_COLUMNS = "(session, run, kind, slot, step, body, arrays) VALUES (?, ?, ?, ?, ?, ?, ?)"
 OF_A_RUN = ("marks", "interventions", "manifests", "samples")
 
 
@@ -60,8 +70,6 @@ class Tables:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self._lines: dict[Line, LineState] = {}
-        self._mirror: dict[tuple[str, SampleKind], dict[int, Any]] = {}
-        self._rewritten = 0
         self.name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         now, facts = time.time(), (os.getpid(), socket.gethostname(), os.getcwd())
         with Transaction(connection):
@@ -70,6 +78,12 @@ class Tables:
                 (self.name, now, now, *facts),
             )
         self.session = cursor.lastrowid or 0
+        self._samples = SampleTable(connection, self.session)
+
+    @property
+    def sample_bytes(self) -> int:
+        """How large the layer records were that the last batch wrote."""
+        return self._samples.bytes_written
 
     def write(self, batch: Batch, sampler: Sampler) -> None:
         """Write a batch in one transaction: all of it, or nothing.
@@ -78,13 +92,10 @@ class Tables:
             FileBusy: another process holds the file; the same batch may be given again.
         """
         with Transaction(self.connection):
-            self._notice_rewriting()
             self._write_log(batch.log)
             self._write_numbers({line: _stretch_of(curve.points()) for line, curve in batch.backlog.items()})
             self._write_places(batch.places)
-            for run in batch.sampled:
-                for samples in sampler(run):
-                    self._write_samples(samples)
+            self._samples.write(batch.sampled, sampler)
             self._execute("UPDATE sessions SET last_s = ? WHERE id = ?", time.time(), self.session)
 
     def end(self) -> None:
@@ -99,25 +110,22 @@ class Tables:
 
     # -- entries ------------------------------------------------------------------------------------------------
 
-    def _write_log(self, log: Iterable[Taken | Entry]) -> None:
-        gathered: dict[Line, tuple[list[int], list[float]]] = {}
+    def _write_log(self, log: Iterable[Taken | TakenRows | Entry]) -> None:
+        gathered: dict[Line, list[Points]] = {}
         places: dict[str, tuple[int, int]] = {}
 
         def write_gathered() -> None:
-            self._write_numbers(
-                {
-                    line: Stretch(np.array(steps, np.int64), np.array(values, float))
-                    for line, (steps, values) in gathered.items()
-                }
-            )
+            self._write_numbers({line: _stretch_of(*parts) for line, parts in gathered.items()})
             self._write_places(places)
             gathered.clear()
             places.clear()
 
         for entry in log:
-            if isinstance(entry, Taken):
-                _gather(entry, gathered)
-                places[entry.frame.run] = (entry.frame.step, entry.frame.epoch)
+            if isinstance(entry, Taken | TakenRows):
+                for line, points in entry.numbers():
+                    gathered.setdefault(line, []).append(points)
+                step, epoch = places.get(entry.run, (0, 0))
+                places[entry.run] = (max(step, entry.step), max(epoch, entry.epoch))
                 continue
             if isinstance(entry, RunBegun | RunDeleted):
                 write_gathered()
@@ -136,6 +144,8 @@ class Tables:
             case SnapshotsTaken(snapshots):
                 body = codec.encode(snapshots)[0]
                 self._execute("INSERT OR REPLACE INTO snapshots (session, body) VALUES (?, ?)", self.session, body)
+            case UnseenTold(run, unseen):
+                self._samples.write_unseen(run, unseen)
             case _:
                 self._insert_record(entry)
 
@@ -160,12 +170,14 @@ class Tables:
             self._execute(f"DELETE FROM {table} WHERE session = ? AND run = ?", *mine)
         self._execute("DELETE FROM runs WHERE session = ? AND name = ?", *mine)
         self._execute("UPDATE sessions SET rewritten = rewritten + 1 WHERE id = ?", self.session)
-        self._rewritten += 1
         self._lines = {line: state for line, state in self._lines.items() if line.run != name}
-        self._mirror = {key: slots for key, slots in self._mirror.items() if key[0] != name}
+        self._samples.forget(name)
 
     def _write_places(self, places: dict[str, tuple[int, int]]) -> None:
-        sql = "UPDATE runs SET last_step = ?, last_epoch = ?, last_s = ? WHERE session = ? AND name = ?"
+        sql = (
+            "UPDATE runs SET last_step = max(last_step, ?), last_epoch = max(last_epoch, ?), last_s = ? "
+            "WHERE session = ? AND name = ?"
+        )
         for run, place in places.items():
             self._execute(sql, *place, time.time(), self.session, run)
 
@@ -224,74 +236,9 @@ class Tables:
                 number = self._insert_points(state, group[0][1], span, stretch)
             self._keep(state, level, number, span)
 
-    # -- layer records ------------------------------------------------------------------------------------------
-
-    def _write_samples(self, samples: Samples) -> None:
-        key = (samples.run, samples.kind)
-        known = self._mirror.get(key)
-        where = (self.session, samples.run, str(samples.kind))
-        if known is None:
-            self._execute("DELETE FROM samples WHERE session = ? AND run = ? AND kind = ?", *where)
-            known = {}
-        wanted = {LATEST: samples.latest, **dict(enumerate(samples.records))}
-        steps = {LATEST: samples.latest_step, **dict(enumerate(samples.steps))}
-        changed = [slot for slot, record in wanted.items() if known.get(slot) is not record]
-        for slot in changed:
-            columns = (*where, slot, steps[slot], *codec.encode(wanted[slot]))
-            self._execute(f"INSERT OR REPLACE INTO samples {SAMPLE_COLUMNS}", *columns)
-        if len(known) > len(wanted):
-            sql = "DELETE FROM samples WHERE session = ? AND run = ? AND kind = ? AND slot >= ?"
-            self._execute(sql, *where, len(samples.records))
-        self._mirror[key] = wanted
-
-    def _notice_rewriting(self) -> None:
-        """Another process may have thinned what this session wrote: then its layer records are written anew."""
-        [rewritten] = self._execute("SELECT rewritten FROM sessions WHERE id = ?", self.session).fetchone()
-        if rewritten != self._rewritten:
-            self._rewritten = rewritten
-            self._mirror.clear()
-
     def _execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
         return self.connection.execute(sql, values)
 
 
-class FileBusy(Exception):
-    """Another process held the file for longer than we wait; nothing was changed, so it can be tried again."""
-
-
-class Transaction:
-    """A write transaction, begun as such: it waits for its turn at the start and can't be refused it later."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-                raise FileBusy(str(error)) from error
-            raise
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._connection.execute("COMMIT")
-        elif self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-
-
-def _gather(taken: Taken, gathered: dict[Line, tuple[list[int], list[float]]]) -> None:
-    frame = taken.frame
-    lines = [(Line(frame.run, series), value) for series, value in frame.scalars]
-    if taken.smooth is not None:
-        lines.append((Line(frame.run, TRAIN_LOSS, smooth=True), taken.smooth))
-    for line, value in lines:
-        into = gathered.get(line)
-        if into is None:
-            into = gathered[line] = ([], [])
-        into[0].append(frame.step)
-        into[1].append(value)
-
-
-def _stretch_of(points: Any) -> Stretch:
-    return Stretch(points.steps, points.values)
+def _stretch_of(*parts: Points) -> Stretch:
+    return Stretch(np.concatenate([part.steps for part in parts]), np.concatenate([part.values for part in parts]))

@@ -1,146 +1,228 @@
-"""Activation histograms: what each layer puts out, signed, on a range that adapts. Sampled; training thread only.
+"""What layers put out: values, silent and dead units, saturation, memory. Sampled steps; training thread only.
 
-Up to 4,096 elements of each output are taken inside the hook (later layers may overwrite the rest in place) and binned
-together at the step's end. The range of a layer is [-2^k, 2^k] with the smallest k that holds its sample.
+Means, deviations, shares and histograms come from up to 4,096 elements of each output, copied inside the hook since
+later layers may overwrite the rest in place. The first eight calls of a layer in a step count, all of them for memory.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from nbdebug.probes.hooks import HookSet
-from nbdebug.probes.sampling import SAMPLE_SIZE, first_tensor, strided_sample
-from nbdebug.records.frames import Activations, Floats
+from nbdebug.probes.eager_look import EagerLook, Undisturbed
+from nbdebug.probes.hooks import CallHook, HookSet
+from nbdebug.probes.outputs import first_readable, flat, size_bytes
+from nbdebug.probes.probe import Column, Floats, Reading
+from nbdebug.probes.sample_rows import SampleRows, Summary
+from nbdebug.probes.sampling import Places
+from nbdebug.probes.saturation import Saturation, saturating_bounds
+from nbdebug.probes.units import Shares, Units
+from nbdebug.probes.visibility import WHAT, Compiled, Survey, fast_layers, refusing_hooks, roots, survey
+from nbdebug.records.layers import Unseen
 from nbdebug.records.signals import Signal
 
-BINS = 64
 MAX_CALLS = 8
+
+NOT_CALLED = "was not called as a module in the forward"
+ELSEWHERE = "was called on another thread, as a replica of the module"
+FAST_PATH = "is part of a transformer layer in eval mode, which would compute differently with hooks on"
+
+
+VALUES = (
+    Signal.ACTIVATION_MEAN,
+    Signal.ACTIVATION_STD,
+    Signal.ACTIVATION_ZERO,
+    Signal.ACTIVATION_NON_FINITE,
+    Signal.MEMORY_ACTIVATIONS,
+    Signal.ACTIVATIONS,
+)
+UNITS = (Signal.UNITS_SILENT, Signal.UNITS_DEAD, Signal.INPUT_UNITS_DEAD)
 
 
 class ActivationsProbe:
-    """Hooks on the layers whose outputs tell something, there only during sampled steps."""
+    """Hooks on the layers whose outputs tell something, there only during sampled steps.
+
+    ``modules`` by dotted name are looked at, ``networks`` are what they are part of (if not told: those among the
+    modules that are within no other). ``values``, ``units`` and ``saturation`` say what is measured of them.
+    ``undisturbed`` makes looks into compiled modules possible, see :class:`EagerLook`.
+    """
 
     name = "activations"
-    signals = (Signal.ACTIVATIONS,)
 
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        hidden = _within_compiled(modules)
-        telling = {name: m for name, m in modules.items() if m not in hidden and _is_telling(m)}
-        self._modules = {name or type(m).__name__: m for name, m in telling.items()}
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        *,
+        networks: Mapping[str, nn.Module] | None = None,
+        undisturbed: Undisturbed | None = None,
+        values: bool = True,
+        units: bool = True,
+        saturation: bool = True,
+    ) -> None:
+        self.signals = (*VALUES * values, *UNITS * units, *(Signal.SATURATED,) * saturation)
+        self._survey = survey(modules, networks or roots(modules))
+        self._looks = [EagerLook(compiled, undisturbed) for compiled in self._survey.compiled]
+        self._fast_layers = fast_layers(modules.values())
         self._hooks = HookSet()
-        self._samples: dict[str, list[torch.Tensor]] = {}
-        self._thread = 0
-        self._turn = 0
+        places = Places()
+        self._rows = SampleRows(places=places) if values else None
+        self._units = Units() if units else None
+        self._saturation = Saturation(places) if saturation else None
+        self._calls: dict[str, int] = {}
+        self._bytes: dict[str, int] = {}
+        self._counts: list[int] = []
+        self._seen: set[str] = set()
+        self._reasons: dict[str, str] = {}
+        self._sampled = False
 
     @property
-    def hook_seconds(self) -> float:
-        """What the hooks of the present step took within the model's forward."""
+    def hook_s(self) -> float:
+        """Seconds that hooks and eager looks of this step took within the model's forward."""
         return self._hooks.seconds
 
-    def begin(self, turn: int) -> None:
+    def begin(self, step: int) -> None:
         """Put the hooks on for this step."""
-        self._turn = turn
-        self._hooks.seconds = 0.0
-        self._thread = threading.get_ident()
-        for name, module in self._modules.items():
-            self._hooks.add(module, self._hook(name))
+        self.drop()
+        self._hooks.begin()
+        for part in (self._rows, self._saturation):
+            if part is not None:
+                part.clear(step)
+        self._put_on(self._hooks, self._survey)
+        for look in self._looks:
+            look.begin()
+            inside = look.compiled
+            self._hooks.add_before_call(inside.name, inside.module, self._look_into(look), measuring=False)
 
     def unhook(self) -> None:
         """Take the hooks off; what they saw is kept."""
         self._hooks.remove()
 
     def finish(self) -> list[torch.Tensor]:
-        """Histograms and moments of all layers seen, one tensor ``(layers, BINS + 4)``."""
+        """Samples of all layers reduced, those of inputs that may saturate, and numbers of silent and dead units."""
         self._hooks.remove()
         if self._hooks.error is not None:
             raise self._hooks.error
-        if not self._samples:
-            return []
-        return [_histograms([_merged(calls) for calls in self._samples.values()])]
+        self._sampled = True
+        for name in self._hooks.elsewhere:
+            self._reasons.setdefault(name, ELSEWHERE)
+        parts = [
+            self._rows.reduce() if self._rows else [],
+            self._saturation.finish() if self._saturation else [],
+            self._units.finish() if self._units else [],
+        ]
+        self._counts = [len(part) for part in parts]
+        return [tensor for part in parts for tensor in part]
 
-    def read(self, arrays: list[Floats]) -> Activations | None:
-        """The record, from what :meth:`finish` gave once it is on the host; ``None`` if no layer was seen."""
-        layers = tuple(self._samples)
-        if not arrays:
-            return None
-        table = arrays[0]
-        limit, mean, std, non_finite = table[:, BINS:].T.copy()
-        return Activations(layers, table[:, :BINS].copy(), limit, mean, std, non_finite)
+    def read(self, arrays: list[Floats]) -> Reading:
+        """The finding, from what :meth:`finish` gave once it is on the host."""
+        rest = iter(arrays)
+        samples, saturated, units = ([next(rest) for _ in range(count)] for count in self._counts)
+        reading = Reading()
+        if self._rows and samples:
+            found = self._rows.read(samples)
+            reading.columns += _value_columns(found)
+            reading.columns.append(_column(Signal.MEMORY_ACTIVATIONS, self._bytes))
+            reading.histograms.append(found.histograms(Signal.ACTIVATIONS))
+        if self._units and units:
+            reading.columns += _unit_columns(self._units.read(units))
+        if self._saturation and saturated:
+            reading.columns.append(_column(Signal.SATURATED, self._saturation.read(saturated)))
+        reading.columns = [column for column in reading.columns if len(column.layers)]
+        return reading
 
     def drop(self) -> None:
-        """Take the hooks off and let go of all tensors."""
+        """Take the hooks off and let go of all tensors; what is counted over steps stays."""
         self._hooks.remove()
-        self._samples.clear()
+        self._hooks.error = None
+        for part in (self._rows, self._saturation, self._units):
+            if part is not None:
+                part.clear()
+        self._calls.clear()
+        self._bytes.clear()
 
-    def _hook(self, name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if threading.get_ident() != self._thread or _recomputing():
-                return
-            tensor = first_tensor(output)
-            calls = self._samples.get(name, [])
-            if tensor is not None and len(calls) < MAX_CALLS:
-                self._samples[name] = calls
-                calls.append(strided_sample(tensor, self._turn))
+    def unseen(self) -> list[Unseen]:
+        """Layers without activations, and why; a layer that was once seen is not among them."""
+        found = list(self._survey.unseen)
+        if not self._sampled:
+            return found
+        refusing = refusing_hooks(self._fast_layers)
+        for name, module in self._survey.telling.items():
+            if name not in self._seen:
+                default = FAST_PATH if module in refusing else NOT_CALLED
+                found.append(Unseen(name, WHAT, self._reasons.get(name, default)))
+        for look in self._looks:
+            for name in look.compiled.telling:
+                if name not in self._seen or look.why_not:
+                    found.append(Unseen(name, WHAT, look.why_not or self._reasons.get(name, NOT_CALLED)))
+        return found
 
-        return hook
+    def _put_on(self, hooks: HookSet, place: Survey | Compiled) -> None:
+        refusing = refusing_hooks(self._fast_layers)
+        for name, module in place.telling.items():
+            if module in refusing:
+                continue
+            hooks.add(name, module, self._saw)
+            if self._saturation is not None and getattr(module, "inplace", False) and saturating_bounds(module):
+                hooks.add_before(name, module, self._about_to_overwrite)
+        if self._units is not None:
+            for name, module in place.dropouts.items():
+                if module not in refusing:
+                    hooks.add(name, module, self._units.dropped)
+
+    def _look_into(self, look: EagerLook) -> CallHook:
+        def put_on(hooks: HookSet) -> None:
+            self._put_on(hooks, look.compiled)
+
+        def called(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+            look.look(put_on, args, kwargs)
+
+        return called
+
+    def _saw(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+        calls = self._calls[name] = self._calls.get(name, 0) + 1
+        in_place = bool(args) and output is args[0]
+        self._bytes[name] = self._bytes.get(name, 0) + (0 if in_place else size_bytes(output))
+        if calls > MAX_CALLS:
+            return
+        tensor = first_readable(output)
+        if isinstance(tensor, str):
+            self._reasons[name] = tensor
+            return
+        self._seen.add(name)
+        if self._rows is not None:
+            self._rows.add_flat(name, flat(tensor))
+        if self._units is not None:
+            self._units.saw(name, module, args, output, tensor)
+        if self._saturation is not None and not in_place:
+            self._saturation.saw(name, module, args)
+
+    def _about_to_overwrite(self, name: str, module: nn.Module, args: Any) -> None:
+        if self._saturation is not None and self._calls.get(name, 0) < MAX_CALLS:
+            self._saturation.saw(name, module, args)
 
 
-def _is_telling(module: nn.Module) -> bool:
-    """Layers with parameters, activation functions, and modules of the user's own that hold no others."""
-    if next(module.parameters(recurse=False), None) is not None:
-        return True
-    home = type(module).__module__
-    is_leaf = next(module.children(), None) is None
-    return is_leaf and (home == "torch.nn.modules.activation" or not home.startswith("torch.nn."))
+def _column(signal: Signal, values: Mapping[str, float]) -> Column:
+    return Column(signal, tuple(values), np.fromiter(values.values(), np.float64, len(values)))
 
 
-def _within_compiled(modules: Mapping[str, nn.Module]) -> set[nn.Module]:
-    """Modules whose calls are compiled or scripted: their hooks would not fire, would be traced, or are refused."""
-    hidden: set[nn.Module] = set()
-    for module in modules.values():
-        inside = getattr(module, "_orig_mod", None)
-        if isinstance(inside, nn.Module):
-            hidden.update(inside.modules())
-        if getattr(module, "_compiled_call_impl", None) is not None or isinstance(module, torch.jit.ScriptModule):
-            hidden.update(module.modules())
-    return hidden
+def _value_columns(found: Summary) -> Iterable[Column]:
+    return (
+        Column(Signal.ACTIVATION_MEAN, found.keys, found.mean),
+        Column(Signal.ACTIVATION_STD, found.keys, found.std),
+        Column(Signal.ACTIVATION_ZERO, found.keys, found.zero),
+        Column(Signal.ACTIVATION_NON_FINITE, found.keys, found.non_finite),
+    )
 
 
-def _recomputing() -> bool:
-    """Whether autograd is at work: activation checkpointing runs a forward again within the backward."""
-    return torch._C._current_graph_task_id() != -1
-
-
-def _merged(calls: list[torch.Tensor]) -> torch.Tensor:
-    if len(calls) == 1:
-        return calls[0]
-    together = torch.cat(calls)
-    return together[:: -(-len(together) // SAMPLE_SIZE)]
-
-
-def _histograms(samples: list[torch.Tensor]) -> torch.Tensor:
-    """Per row: BINS counts, then limit, mean, standard deviation and the share that is not finite."""
-    device = samples[0].device
-    table = torch.nn.utils.rnn.pad_sequence([s.to(device) for s in samples], batch_first=True, padding_value=0.0)
-    lengths = torch.tensor([len(s) for s in samples], device=device)
-    present = torch.arange(table.shape[1], device=device) < lengths[:, None]
-    finite = torch.isfinite(table) & present
-    count = finite.sum(1).clamp(min=1)
-    values = torch.where(finite, table, 0.0)
-    mean = values.sum(1) / count
-    spread = torch.where(finite, values - mean[:, None], 0.0)
-    std = (spread.square().sum(1) / count).sqrt()
-    largest = values.abs().amax(1).clamp(min=1e-30)
-    limit = torch.exp2(torch.ceil(torch.log2(largest)))
-    position = ((values / limit[:, None] + 1) * (BINS / 2)).long().clamp(0, BINS - 1)
-    rows = torch.arange(len(samples), device=device)[:, None] * BINS
-    counts = torch.zeros(len(samples) * BINS, device=device)
-    counts.scatter_add_(0, (position + rows).view(-1), finite.to(counts.dtype).view(-1))
-    non_finite = 1 - finite.sum(1) / lengths
-    moments = torch.stack([limit, mean, std, non_finite], dim=1)
-    return torch.cat([counts.view(len(samples), BINS), moments], dim=1)
+def _unit_columns(shares: Shares) -> Iterable[Column]:
+    told = list(zip(shares.places, shares.silent, shares.dead, strict=True))
+    dead = [(place, share) for place, _, share in told if not np.isnan(share)]
+    return (
+        _column(Signal.UNITS_SILENT, {place.layer: share for place, share, _ in told if not place.is_input}),
+        _column(Signal.UNITS_DEAD, {place.layer: share for place, share in dead if not place.is_input}),
+        _column(Signal.INPUT_UNITS_DEAD, {place.layer: share for place, share in dead if place.is_input}),
+    )

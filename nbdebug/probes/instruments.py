@@ -1,126 +1,319 @@
-"""All probes of one session, as the session sees them. One transfer per frame; training thread only.
+"""All probes of one session, as the session sees them. One transfer per sampled step; training thread only.
 
-A probe that raises is switched off, reported once through ``on_failure``, and training goes on.
+A probe that raises (out of memory on a device included) is switched off, reported once through ``on_failure``, and
+training goes on.
 """
 
 from __future__ import annotations
 
+import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
-from nbdebug.probes.activations import ActivationsProbe
-from nbdebug.probes.gradient_flow import GradientFlowProbe
-from nbdebug.records.frames import Activations, Floats, GradientFlow
-from nbdebug.records.signals import Series, Signal
+from nbdebug.probes import derived, presets
+from nbdebug.probes.gradients import GradientsProbe
+from nbdebug.probes.memory import MemoryProbe
+from nbdebug.probes.merging import Found, Merger
+from nbdebug.probes.parameters import ParameterTable
+from nbdebug.probes.probe import Floats, Probe, Reading
+from nbdebug.probes.sample_rows import Pool
+from nbdebug.probes.timing import TimingProbe
+from nbdebug.probes.transfer import Transfer
+from nbdebug.probes.updates import UpdatesProbe
+from nbdebug.probes.weights import WeightsProbe
+from nbdebug.records.cost import Timing
+from nbdebug.records.layers import Unseen
 
-
-class Probe(Protocol):
-    """Measures one thing on sampled steps; ``signals`` says what."""
-
-    name: str
-    signals: tuple[Signal, ...]
-
-    def begin(self, turn: int) -> None:
-        """The step begins."""
-
-    def finish(self) -> list[torch.Tensor]:
-        """The step is over: the reduced statistics, still on the device."""
-
-    def read(self, arrays: list[Floats]) -> Any:
-        """The record, made of those statistics on the host."""
-
-    def drop(self) -> None:
-        """Let go of hooks and tensors."""
+Failure = Callable[[str, str], None]
+Groups = Sequence[tuple[str, dict[str, Any]]]
+PARAMETER_SIDE = ("gradients", "weights", "updates", "memory")
+AWAITED_STEPS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What one step gave, on the host."""
+class ModuleProbes(Protocol):
+    """Makes the probes that look at what modules put out."""
 
-    scalars: dict[Series, float]
-    gradients: GradientFlow | None
-    activations: Activations | None
+    def __call__(
+        self, modules: Mapping[str, nn.Module], roots: Mapping[str, nn.Module], wanted: frozenset[str], pool: Pool
+    ) -> list[Probe]:
+        """The probes for these modules, of those wanted by name."""
 
 
-@dataclass
+class Measurement:
+    """What a sampled step gave: reductions on their way to the host, and how to read them."""
+
+    def __init__(
+        self,
+        found: Sequence[tuple[Probe | None, list[torch.Tensor]]],
+        read: Callable[[Sequence[tuple[Probe | None, list[Floats]]]], Found],
+    ) -> None:
+        self._sizes = [(probe, len(tensors)) for probe, tensors in found]
+        self._read = read
+        self._found: Found | None = None
+        self.parcel = Transfer([tensor for _, tensors in found for tensor in tensors])
+
+    def read(self) -> Found:
+        """The findings; waits where they have not arrived."""
+        if self._found is None:
+            arrays = self.parcel.arrays()
+            parts, at = [], 0
+            for probe, count in self._sizes:
+                parts.append((probe, arrays[at : at + count]))
+                at += count
+            self._found = self._read(parts)
+        return self._found
+
+
 class Instruments:
-    """The probes, switched on for sampled steps. ``on_failure(probe name, traceback)`` hears of broken ones."""
+    """The probes, switched on for sampled steps. ``on_failure(probe name, traceback)`` hears of broken ones.
 
-    on_failure: Callable[[str, str], None]
-    _probes: dict[str, Any] = field(default_factory=dict)
-    _broken: set[str] = field(default_factory=set)
-    _sampling: bool = False
+    A sampled step without an update, as under gradient accumulation, leaves gradients half done: what is measured of
+    parameters waits for the step in which an optimizer uses them.
+    """
 
-    def watch(self, modules: Mapping[str, nn.Module]) -> None:
-        """Look at these modules from the next step on; names of broken probes are kept out."""
-        probes = (GradientFlowProbe(modules), ActivationsProbe(modules))
-        self._probes = {probe.name: probe for probe in probes if probe.name not in self._broken}
+    def __init__(
+        self,
+        on_failure: Failure,
+        module_probes: ModuleProbes,
+        *,
+        probes: str | Collection[str] = "normal",
+        layers: Any = None,
+    ) -> None:
+        self._on_failure = on_failure
+        self._module_probes = module_probes
+        self._wanted = presets.chosen(probes)
+        self._patterns = presets.patterns(layers)
+        self._modules: dict[str, nn.Module] = {}
+        self._group_numbers_of = derived.GroupNumbers(())
+        self._probes: dict[str, Probe] = {}
+        self._broken: set[str] = set()
+        self._first_norms: dict[str, float] = {}
+        self._pool = Pool()
+        self._merger = Merger(())
+        self._sampling = False
+        self._awaiting = 0
+        self._updates = 0
+        self._ever_updated = False
+        self._latest: Measurement | None = None
+        self.costs: dict[str, float] = {}
+
+    # -- setting up ---------------------------------------------------------------------------------------------
+
+    def choose(self, probes: str | Collection[str], layers: Any) -> None:
+        """Measure something else, from the next :meth:`watch` on."""
+        self._wanted, self._patterns = presets.chosen(probes), presets.patterns(layers)
+        self._probes = {}
+
+    def watch(self, modules: Mapping[str, nn.Module], groups: Groups, roots: Mapping[str, nn.Module]) -> None:
+        """Look at these modules and (named) parameter groups from the next step on; broken probes are kept out."""
+        self._group_numbers_of = derived.GroupNumbers(groups)
+        same = bool(self._probes) and list(self._modules.items()) == list(modules.items()) and not self._outgrown()
+        if same:
+            return
+        self._modules = dict(modules)
+        chosen = presets.restricted(modules, self._patterns)
+        table = self._table = ParameterTable(chosen)
+        wanted, pool = self._wanted, self._pool
+        found: list[Probe] = []
+        if "weights" in wanted:
+            found.append(
+                WeightsProbe(table, histograms="weight histograms" in wanted, first=self._first_norms, pool=pool)
+            )
+        if "gradients" in wanted:
+            found.append(GradientsProbe(table, histograms="gradient histograms" in wanted, pool=pool))
+        if "updates" in wanted:
+            found.append(UpdatesProbe(table, histograms="update histograms" in wanted, pool=pool))
+        found += self._module_probes(chosen, roots, wanted, pool)
+        if "memory" in wanted:
+            found.append(MemoryProbe(table))
+        if "time" in wanted:
+            found.append(TimingProbe(roots))
+        self._probes = {probe.name: probe for probe in found if probe.name not in self._broken}
+        self._known_parameters = list(table)
+        self._merger = Merger(list(chosen))
+
+    def _outgrown(self) -> bool:
+        """Whether parameters were exchanged within the same modules."""
+        fresh = list(ParameterTable(presets.restricted(self._modules, self._patterns)))
+        return len(fresh) != len(self._known_parameters) or any(
+            a is not b for a, b in zip(fresh, self._known_parameters, strict=True)
+        )
+
+    @property
+    def size_bytes(self) -> int:
+        """What probes hold between samples."""
+        return self._pool.size_bytes + sum(getattr(probe, "size_bytes", 0) for probe in self._probes.values())
+
+    def send(self, tensors: list[torch.Tensor]) -> Transfer:
+        """Start bringing tensors to the host."""
+        return Transfer(tensors)
+
+    # -- within a step ------------------------------------------------------------------------------------------
+
+    @property
+    def looking(self) -> bool:
+        """Whether gradients and updates are looked at now."""
+        return self._sampling or self._awaiting > 0
 
     @property
     def hook_seconds(self) -> float:
         """Time that module hooks of the present step spent within the model's forward."""
-        activations = self._probes.get(ActivationsProbe.name)
-        return activations.hook_seconds if self._sampling and activations is not None else 0.0
+        if not self._sampling:
+            return 0.0
+        return sum(probe.hook_s for probe in self._probes.values())
 
     def begin_step(self, step: int, *, sample: bool) -> None:
-        """A step begins; only a sampled one is looked into."""
+        """A step begins; only a sampled one is looked into, or one whose update is awaited."""
         self._sampling = sample
-        if sample:
-            for probe in list(self._probes.values()):
+        if not self.looking:
+            return
+        if self._latest is not None:  # probes hold what it needs to be read, until they begin anew
+            self._latest.read()
+            self._latest = None
+        self._updates = 0
+        self._pool.clear()
+        for probe in list(self._probes.values()):
+            if sample or probe.name in PARAMETER_SIDE:
                 self._guarded(probe, probe.begin, step)
 
-    def gradients_ready(self, parameters: Sequence[nn.Parameter], scale: torch.Tensor | None) -> None:
+    def gradients_ready(
+        self,
+        optimizer: Optimizer,
+        parameters: Sequence[nn.Parameter],
+        scale: torch.Tensor | None,
+        norms: Sequence[torch.Tensor] | None,
+    ) -> None:
         """Called by the measure point before clipping."""
-        flow = self._probes.get(GradientFlowProbe.name)
-        if self._sampling and flow is not None:
-            self._guarded(flow, flow.gradients_ready, parameters, scale)
+        self._call("gradients", "gradients_ready", id(optimizer), parameters, scale, norms)
 
     def gradients_clipped(
         self, parameters: Sequence[nn.Parameter], scale: torch.Tensor | None, factor: torch.Tensor | None
     ) -> None:
         """Called by the measure point after clipping."""
-        flow = self._probes.get(GradientFlowProbe.name)
-        if self._sampling and flow is not None:
-            self._guarded(flow, flow.gradients_clipped, parameters, scale, factor)
+        self._call("gradients", "gradients_clipped", parameters, scale, factor)
+
+    def updating(self, optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+        """Called by the measure point before the update."""
+        self._call("weights", "updating", parameters)
+        self._call("updates", "updating", parameters)
+
+    def updated(self, optimizer: Optimizer, parameters: Sequence[nn.Parameter], skipped: torch.Tensor | None) -> None:
+        """Called by the measure point after the update."""
+        self._updates += 1
+        self._ever_updated = True
+        self._call("updates", "updated", id(optimizer), parameters, skipped)
+        self._call("memory", "updated", optimizer)
 
     def model_done(self) -> None:
         """The user's step returned: take the module hooks off."""
-        activations = self._probes.get(ActivationsProbe.name)
-        if self._sampling and activations is not None:
-            activations.unhook()
-
-    def end_step(self, scalars: Mapping[Series, Any]) -> Measured:
-        """Bring everything to the host in one transfer: ``scalars`` (tensors or numbers) and what the probes found."""
-        packed: dict[Any, list[torch.Tensor]] = {}
         if self._sampling:
             for probe in list(self._probes.values()):
-                with torch.no_grad():
-                    found = self._guarded(probe, probe.finish)
-                if found is not None:
-                    packed[probe] = found
-        on_device = {series: value for series, value in scalars.items() if isinstance(value, torch.Tensor)}
-        arrays = _transfer([*on_device.values(), *(t for tensors in packed.values() for t in tensors)])
-        values = {series: float(v) for series, v in scalars.items() if series not in on_device}
-        values.update({series: float(arrays.pop(0).reshape(())) for series in on_device})
-        records = {}
-        for probe, tensors in packed.items():
-            own = [arrays.pop(0) for _ in tensors]
-            records[probe.name] = self._guarded(probe, probe.read, own)
-        self.abandon_step()
-        return Measured(values, records.get(GradientFlowProbe.name), records.get(ActivationsProbe.name))
+                self._guarded(probe, probe.unhook)
+
+    def end_step(self, timing: Timing, leftover: torch.Tensor | None) -> Measurement | None:
+        """Reduce what the probes saw and start bringing it to the host; ``None`` where there is nothing to bring."""
+        unfinished = not self._updates and self._ever_updated
+        if self._sampling:
+            self._awaiting = AWAITED_STEPS if unfinished else 0
+        elif unfinished:
+            self._awaiting -= 1
+            return None
+        else:
+            self._awaiting = 0
+        self._tell_time(timing)
+        found: list[tuple[Probe | None, list[torch.Tensor]]] = []
+        with torch.no_grad():
+            for probe in list(self._probes.values()):
+                on_parameters = probe.name in PARAMETER_SIDE
+                if (on_parameters and unfinished) or not (on_parameters or self._sampling):
+                    continue
+                tensors = self._timed(probe, self._finish, probe, leftover)
+                if tensors is not None:
+                    found.append((probe, tensors))
+            rows = self._pool.reduce()
+        self._sampling = False
+        self._latest = Measurement([*found, (None, rows)], self._read)
+        return self._latest
 
     def abandon_step(self) -> None:
         """Leave no hook and no tensor behind, whatever happened."""
-        if self._sampling:
+        if self._sampling:  # the step broke off, else it would be over
             for probe in list(self._probes.values()):
                 probe.drop()
         self._sampling = False
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _finish(self, probe: Any, leftover: torch.Tensor | None) -> list[torch.Tensor]:
+        if isinstance(probe, GradientsProbe):
+            probe.measure_the_rest(leftover)
+        found: list[torch.Tensor] = probe.finish()
+        return found
+
+    def _read(self, parts: Sequence[tuple[Probe | None, list[Floats]]]) -> Found:
+        readings: list[Reading] = []
+        self._pool.read(parts[-1][1])
+        seen = [(probe, arrays) for probe, arrays in parts if probe is not None]
+        for probe, arrays in seen:
+            reading = self._timed(probe, probe.read, arrays)
+            if reading is not None:
+                readings.append(reading)
+        columns = [column for reading in readings for column in reading.columns]
+        columns += derived.ratios(columns)
+        scalars = {series: value for reading in readings for series, value in reading.scalars.items()}
+        scalars.update(self._group_numbers())
+        for probe, _ in seen:
+            probe.drop()
+        histograms = tuple(each for reading in readings for each in reading.histograms)
+        return self._merger.merge(columns, histograms, scalars, self._unseen())
+
+    def _group_numbers(self) -> dict[Any, float]:
+        weights, gradients, updates = (self._probes.get(name) for name in ("weights", "gradients", "updates"))
+        if not (
+            isinstance(weights, WeightsProbe)
+            and isinstance(gradients, GradientsProbe)
+            and isinstance(updates, UpdatesProbe)
+        ):
+            return {}
+        norms = (gradients.parameters, gradients.clipped_norms)
+        return self._group_numbers_of.of(
+            (weights.parameters, weights.norms), norms, (updates.parameters, updates.norms)
+        )
+
+    def _unseen(self) -> tuple[Unseen, ...]:
+        found = [each for probe in self._probes.values() for each in probe.unseen()]
+        return tuple(dict.fromkeys(found))
+
+    def _tell_time(self, timing: Timing) -> None:
+        probe = self._probes.get("time")
+        if isinstance(probe, TimingProbe) and self._sampling:
+            in_forward_s = sum(each.hook_s for each in self._probes.values())
+            ours_s = time.perf_counter() - timing.returned + timing.watching_s
+            probe.spent(
+                data_s=timing.data_s,
+                step_s=timing.returned - timing.began,
+                optimizer_s=timing.optimizer_s,
+                watching_s=timing.watching_s,
+                in_forward_s=in_forward_s,
+                ours_s=ours_s,
+            )
+
+    def _call(self, name: str, method: str, *args: Any) -> None:
+        probe = self._probes.get(name)
+        if probe is not None:
+            self._timed(probe, getattr(probe, method), *args)
+
+    def _timed(self, probe: Probe, function: Callable[..., Any], *args: Any) -> Any:
+        began = time.perf_counter()
+        result = self._guarded(probe, function, *args)
+        seconds = time.perf_counter() - began
+        self.costs[probe.name] = self.costs.get(probe.name, 0.0) + seconds
+        return result
 
     def _guarded(self, probe: Probe, function: Callable[..., Any], *args: Any) -> Any:
         try:
@@ -129,32 +322,5 @@ class Instruments:
             self._probes.pop(probe.name, None)
             self._broken.add(probe.name)
             probe.drop()
-            self.on_failure(probe.name, traceback.format_exc())
+            self._on_failure(probe.name, traceback.format_exc())
             return None
-
-
-def _transfer(tensors: list[torch.Tensor]) -> list[Floats]:
-    """The tensors as float64 arrays of their own shapes; those of a device in one copy."""
-    arrays: dict[int, Floats] = {}
-    elsewhere: dict[torch.device, list[int]] = {}
-    for index, tensor in enumerate(tensors):
-        if tensor.device.type == "cpu":
-            arrays[index] = tensor.detach().numpy().astype(np.float64) if _has_numpy(tensor) else _widened(tensor)
-        else:
-            elsewhere.setdefault(tensor.device, []).append(index)
-    for device, indices in elsewhere.items():
-        wide = torch.float32 if device.type == "mps" else torch.float64
-        packed = torch.cat([tensors[i].detach().reshape(-1).to(wide) for i in indices]).cpu().numpy()
-        parts = np.split(packed, np.cumsum([tensors[i].numel() for i in indices])[:-1])
-        for index, part in zip(indices, parts, strict=True):
-            arrays[index] = part.reshape(tuple(tensors[index].shape)).astype(np.float64)
-    return [arrays[index] for index in range(len(tensors))]
-
-
-def _has_numpy(tensor: torch.Tensor) -> bool:
-    return tensor.dtype in (torch.float32, torch.float64)
-
-
-def _widened(tensor: torch.Tensor) -> Floats:
-    """numpy has no bfloat16."""
-    return tensor.detach().to(torch.float64).numpy().copy()

@@ -1,41 +1,73 @@
-"""Samples of large tensors that do not line up with their layout."""
+"""Samples of large tensors that do not line up with their layout. Pure; draws no global random numbers.
+
+A tensor of n elements in memory order is cut into ``SAMPLE_SIZE`` stretches of equal length, and of each one element is
+taken at a place that is random but fixed for that n; the places move on a little from step to step. So no column,
+channel or unit is seen more often than its share, whatever the layout (a regular stride would see one column only).
+The standard error of a share p is at most sqrt(p (1 - p) / SAMPLE_SIZE), that of a mean std / sqrt(SAMPLE_SIZE).
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+import numpy as np
 import torch
 
 SAMPLE_SIZE = 4096
+MOST_PLACES = 512
+STRIDE_OF_TURNS = 7919
 
 
-def strided_sample(tensor: torch.Tensor, turn: int, size: int = SAMPLE_SIZE) -> torch.Tensor:
-    """About ``size`` of the tensor's elements (all of a smaller one) as a new 1-d float tensor.
+class Places:
+    """Where samples are taken, by the number of elements and device; remembered, as making them takes a while."""
 
-    The stride is coprime with every dimension, so that no column, channel or unit is seen more than its share, and the
-    first element moves with ``turn``. No random numbers are drawn. The sampling error of a share p is about
-    sqrt(p (1 - p) / size).
-    """
-    flat = _flat(tensor.detach())
-    stride = _stride(flat.numel(), tuple(tensor.shape), size)
-    chosen = flat[turn * 7919 % stride :: stride][:size]
-    return chosen.to(torch.float32, copy=True)
+    def __init__(self, size: int = SAMPLE_SIZE) -> None:
+        self.size = size
+        self._known: dict[tuple[int, torch.device], torch.Tensor] = {}
+
+    def take(self, flat: torch.Tensor, turn: int) -> torch.Tensor:
+        """The sample as a view where all elements are taken, else gathered: ``(min(n, size),)``, of the same type."""
+        count = flat.numel()
+        if count <= self.size:
+            return flat
+        return torch.index_select(*self._window(flat, count, turn))
+
+    def take_into(self, out: torch.Tensor, flat: torch.Tensor, turn: int) -> None:
+        """The same, written into ``out`` ``(min(n, size),)``, converted to its type."""
+        count = flat.numel()
+        if count <= self.size:
+            out.copy_(flat)
+        elif flat.dtype is out.dtype:
+            torch.index_select(*self._window(flat, count, turn), out=out)
+        else:
+            out.copy_(torch.index_select(*self._window(flat, count, turn)))
+
+    def _window(self, flat: torch.Tensor, count: int, turn: int) -> tuple[torch.Tensor, int, torch.Tensor]:
+        key = (count, flat.device)
+        places = self._known.get(key)
+        if places is None:
+            if len(self._known) >= MOST_PLACES:
+                self._known.clear()
+            places = self._known[key] = torch.from_numpy(jittered(count, self.size)).to(flat.device)
+        slack = count // self.size
+        shift = turn * STRIDE_OF_TURNS % slack
+        return flat.narrow(0, shift, count - slack + 1), 0, places
 
 
-def _stride(count: int, shape: tuple[int, ...], size: int) -> int:
-    if count <= size:
-        return 1
-    stride = count // size
-    while any(math.gcd(stride, extent) > 1 for extent in shape if extent > 1):
-        stride += 1
-    return stride
+def jittered(count: int, size: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """``size`` increasing places among the first ``count - count // size + 1``, one in each of as many stretches."""
+    room = count - count // size + 1
+    borders = np.linspace(0, room, size + 1)
+    spread = np.random.Generator(np.random.PCG64(count)).random(size)
+    places = np.floor(borders[:-1] + spread * np.diff(borders)).astype(np.int64)
+    return np.minimum(places, room - 1)
 
 
-def _flat(tensor: torch.Tensor) -> torch.Tensor:
-    """The elements in memory order; a view where the memory is dense."""
+def flattened(tensor: torch.Tensor) -> torch.Tensor:
+    """The elements in memory order, one-dimensional; a view where the memory is dense. Complex as pairs of reals."""
+    tensor = tensor.detach()
     if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
+        tensor = torch.view_as_real(tensor.resolve_conj())
     if tensor.is_contiguous():
         return tensor.view(-1)
     order = sorted(range(tensor.dim()), key=lambda axis: -int(tensor.stride()[axis]))

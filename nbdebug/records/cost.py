@@ -1,4 +1,4 @@
-"""What watching costs, as measured."""
+"""Where time goes: within a step, and what watching costs."""
 
 from __future__ import annotations
 
@@ -36,3 +36,19 @@ class Cost:
         ]
         lines += [f"  {name}: {1e3 * seconds:.3g} ms a sample" for name, seconds in self.probes]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How a step's time was spent, in seconds, and moments of ``time.perf_counter``.
+
+    ``data_s`` is the wait for the batch; the user's step ran from ``began`` to ``returned``; ``update`` is when the
+    first optimizer step began (0: none), ``optimizer_s`` what all of them took, ``watching_s`` what hooks took inside.
+    """
+
+    data_s: float
+    began: float
+    update: float
+    optimizer_s: float
+    returned: float
+    watching_s: float

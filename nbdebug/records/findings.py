@@ -19,6 +19,7 @@ class Cause(StrEnum):
 
     NAN_LOSS = "nan_loss"
     EVAL_MODE_IN_TRAINING = "eval_mode_in_training"
+    MODEL_EDITED = "model_edited"
     USER_ERROR = "user_error"
     WATCHING_DISABLED = "watching_disabled"
     NOT_REPRODUCIBLE = "not_reproducible"

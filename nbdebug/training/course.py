@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,6 @@ from nbdebug.training.journey import epochs_between
 from nbdebug.training.optimizer_state import forget
 from nbdebug.training.rng import RandomState
 from nbdebug.training.shelf import Kept, Shelf
-from nbdebug.training.stepper import taking_turn
 from nbdebug.training.timeline import Place, Timeline
 
 if TYPE_CHECKING:
@@ -50,6 +49,8 @@ class Course:
         self.broken_off = False
         self._session = session
         self._describe = describe
+        self.spent_s = 0.0
+        self._trained_s = 0.0
         self._cost_s = 0.0
         self._lately_s: deque[float] = deque(maxlen=5)  # a machine may stall: its median says what one costs
         self._size_bytes = 0
@@ -59,6 +60,11 @@ class Course:
         self._at_rest: tuple[snapshots.Fingerprint, Changes] | None = None
         self._complained = False
         self._start_is_no_help = False  # lazy layers had no shape then: the first step's end is kept instead
+
+    @property
+    def share(self) -> float:
+        """The share of the time so far that snapshots took."""
+        return self.spent_s / (self._trained_s + self.spent_s) if self._trained_s else 0.0
 
     # -- setting out, going on, resting -------------------------------------------------------------------------
 
@@ -70,14 +76,18 @@ class Course:
         if self.timeline.behind:
             self.branch("")
 
-    def step_taken(self, loss: float, seconds: float, *, settled: bool) -> None:
-        """A step was taken, in so many seconds; not ``settled`` while the end of its epoch is still to come."""
+    def steps_taken(self, losses: Sequence[float | None], seconds: float, *, settled: bool) -> None:
+        """Steps were taken, in so many seconds; not ``settled`` while the end of their epoch is still to come.
+
+        A loss is ``None`` while it is on its way from the device.
+        """
         loop, timeline = self._session.loop, self.timeline
-        timeline.step_taken(loop.step, loop.epoch, loss, loop.batch_sum)
+        timeline.steps_taken(loop.step, loop.epoch, losses, loop.batch_sum)
         if loop.doubt:
             self._mind_the_batch()
         self._since_s += seconds
-        self._since_steps += 1
+        self._trained_s += seconds
+        self._since_steps += len(losses)
         wanted = self._since_s >= WANTED_EVERY_S or self._since_steps >= WANTED_EVERY_STEPS
         due = wanted and self._since_s >= self._cost_s / SHARE
         if settled and (due or self._start_is_no_help):
@@ -199,7 +209,7 @@ class Course:
     def reinitialize(self, command: Reinitialize) -> Redrawn:
         """Draw new weights."""
         session = self._session
-        with taking_turn(session.random):
+        with session.turns:
             redrawn = initialization.reinitialize(session.model, command.scheme, command.seed, command.layers)
         if redrawn.layers and not command.keep_optimizer_state:
             for optimizer in session.trainer.optimizers.values():
@@ -208,7 +218,7 @@ class Course:
 
     def reseed(self, seed: int) -> None:
         """Other random numbers from here on, and other batches."""
-        with taking_turn(self._session.random):
+        with self._session.turns:
             rng.reseed(seed)
             self._session.loop.cursor.reshuffle(seed)
             rng.reseed(seed)
@@ -243,6 +253,7 @@ class Course:
         self._session.recorder.record_snapshots(self.shelf.infos())
         self._rest_from_snapshots()
         self._lately_s.append(time.perf_counter() - began)
+        self.spent_s += self._lately_s[-1]
         self._cost_s = statistics.median(self._lately_s)
         return kept
 

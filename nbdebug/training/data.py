@@ -53,7 +53,7 @@ class DataCursor:
         self.batches = length(train_loader)
         self._loader = train_loader
         holders = (train_loader, val_loader, *others)
-        self._sources = list({id(source): source for holder in holders for source in _random_sources(holder)}.values())
+        self._sources = list({id(source): source for holder in holders for source in generators_in(holder)}.values())
         self._stateful = [part for loader in (train_loader, val_loader) for part in _stateful_parts(loader)]
         self._iterator: Iterator[Any] | None = None
         self._ahead: list[Any] = []
@@ -139,33 +139,35 @@ class DataCursor:
             part.load_state_dict(copy.deepcopy(state))
 
     def _generator_states(self) -> tuple[Any, ...]:
-        return tuple(_state_of(source) for source in self._sources)
+        return tuple(generator_state(source) for source in self._sources)
 
     def _set_generators(self, states: tuple[Any, ...]) -> None:
         for source, state in zip(self._sources, states, strict=True):
-            _set_state(source, state)
+            set_generator(source, state)
 
 
-def _random_sources(holder: Any, depth: int = 6) -> Iterator[Any]:
+def generators_in(holder: Any, depth: int = 6) -> Iterator[Any]:
     """Generators (torch's, numpy's, Python's) that a loader holds, or its samplers, datasets, transforms, as deep."""
     kinds = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
     if isinstance(holder, kinds):
         yield holder
     elif isinstance(holder, (list, tuple)) and len(holder) <= MAX_PARTS:
         for part in holder:
-            yield from _random_sources(part, depth - 1)
+            yield from generators_in(part, depth - 1)
     elif depth and not isinstance(holder, (torch.Tensor, np.ndarray, type)):
         for value in list(getattr(holder, "__dict__", {}).values()):
-            yield from _random_sources(value, depth - 1)
+            yield from generators_in(value, depth - 1)
 
 
-def _state_of(source: Any) -> Any:
+def generator_state(source: Any) -> Any:
+    """The state of a generator of any kind."""
     if isinstance(source, np.random.Generator):
         return copy.deepcopy(source.bit_generator.state)
     return source.getstate() if isinstance(source, random.Random) else source.get_state()
 
 
-def _set_state(source: Any, state: Any) -> None:
+def set_generator(source: Any, state: Any) -> None:
+    """Set a generator back to such a state."""
     if isinstance(source, np.random.Generator):
         source.bit_generator.state = state
     elif isinstance(source, random.Random):

@@ -84,10 +84,11 @@ class Journey:
 
     def _step(self, run: str) -> None:
         session = self._session
-        progress = session.stepper.replay(session.random)
-        if progress.stepped:
-            self._compare(run, progress.loss)
-        if progress.epoch_over:
+        loss, epoch_over = session.stepper.replay()
+        if loss is not None:
+            self._compare(run, loss)
+        if epoch_over:
+            session.turns.let_go()
             session.loop.finish_epoch()
 
     def _compare(self, run: str, loss: float) -> None:

@@ -19,6 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer, lr_scheduler
 
 from nbdebug.records.commands import Changes, Clip, ClipMode
+from nbdebug.records.signals import Series, Signal
 from nbdebug.records.status import DropoutLayer, GroupRate, KnobStates
 from nbdebug.training.modules import Model, named_modules
 from nbdebug.training.trainer import Trainer
@@ -33,6 +34,9 @@ ALIASES = {
     "p": "dropout",
     "drop": "dropout",
 }
+
+
+Rate = float | torch.Tensor
 
 
 @dataclass
@@ -68,6 +72,12 @@ class RateGroup:
         """The learning rate that the next update uses."""
         return float(self.options["lr"]) * self.factor
 
+    @property
+    def is_on_device(self) -> bool:
+        """Whether the rate is a tensor that does not lie on the CPU."""
+        rate = self.options["lr"]
+        return isinstance(rate, torch.Tensor) and rate.device.type != "cpu"
+
     def ask(self, lr: float) -> None:
         """Ask for a learning rate."""
         if self.scheduled:
@@ -101,9 +111,33 @@ class Knobs:
     groups: list[RateGroup] = field(default_factory=list)
     dropout_layers: dict[str, nn.Module] = field(default_factory=dict)
     _last_shares: dict[str, float] = field(default_factory=dict)
+    _series: tuple[Series, ...] = ()
 
     def __post_init__(self) -> None:
         self.refresh()
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no factor is put on any schedule."""
+        return all(group.factor == 1.0 for group in self.groups)
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """What :meth:`in_force` returns the values of; the same object until the groups or layers change."""
+        return self._series
+
+    def in_force(self) -> tuple[Rate, ...]:
+        """The values that a step now runs with; clipping that is off counts as a threshold of infinity.
+
+        A rate that is a tensor on a device is returned as such.
+        """
+        groups, clip = self.groups, self.clip
+        rates: tuple[Rate, ...] = (_in_force(groups[0]),)
+        if len(groups) > 1:
+            rates += tuple(_in_force(group) for group in groups)
+        norm = clip.threshold if clip.mode is ClipMode.NORM else math.inf
+        value = clip.threshold if clip.mode is ClipMode.VALUE else math.inf
+        return (*rates, norm, value) if not self.dropout_layers else (*rates, norm, value, self.dropout or 0.0)
 
     def refresh(self) -> None:
         """Look again at the model and optimizer, which the user may have edited; factors are kept by group name."""
@@ -113,6 +147,12 @@ class Knobs:
             before = known.get(group.name, group)
             group.factor, group.first_lr = before.factor, before.first_lr
         self.dropout_layers = {name: m for name, m in named_modules(self.model).items() if _drops(m)}
+        names = [Series(Signal.LEARNING_RATE)]
+        if len(self.groups) > 1:
+            names += [Series(Signal.LEARNING_RATE, group.name) for group in self.groups]
+        names += [Series(Signal.CLIP_NORM), Series(Signal.CLIP_VALUE)]
+        series = (*names, Series(Signal.DROPOUT)) if self.dropout_layers else tuple(names)
+        self._series = self._series if self._series == series else series
 
     def states(self, init_layers: tuple[str, ...] = ()) -> KnobStates:
         """Every knob's present value."""
@@ -361,3 +401,9 @@ def _number_mistakes(name: str, value: Any, low: float, high: float) -> list[str
         end = f" and below {high:g}" if math.isfinite(high) else ", finite"
         return [f"{name}={value!r} is out of range: it must be at least {low:g}{end}"]
     return []
+
+
+def _in_force(group: RateGroup) -> Rate:
+    """As :attr:`RateGroup.in_force`, but nothing is brought from a device."""
+    rate: Rate = group.options["lr"]
+    return rate * group.factor if group.is_on_device else float(rate) * group.factor

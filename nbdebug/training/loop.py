@@ -51,6 +51,7 @@ class Loop:
         self.batch_sum = 0
         self.doing = "before the first step"
         self.epoch_losses: list[tuple[float, int]] = []
+        self.late_losses = 0
         self._turns = turns
         self._device = trainer.device or device_of(model)
 
@@ -79,9 +80,19 @@ class Loop:
         self.step += 1
         return result
 
-    def keep_loss(self, loss: float, result: StepResult) -> None:
-        """Remember a step's loss for the epoch's mean."""
+    def keep_loss(self, loss: float | torch.Tensor, result: StepResult) -> None:
+        """Remember a step's loss for the epoch's mean; one that is still on a device is put right on its arrival."""
+        if isinstance(loss, torch.Tensor):
+            self.late_losses += 1
+            loss = math.nan
         self.epoch_losses.append((loss, batches.samples(self.batch, result.target)))
+
+    def loss_arrived(self, loss: float) -> None:
+        """The oldest loss that was still on a device."""
+        index = len(self.epoch_losses) - self.late_losses
+        self.late_losses -= 1
+        if index >= 0:
+            self.epoch_losses[index] = (loss, self.epoch_losses[index][1])
 
     def batch_metrics(self, result: StepResult) -> dict[str, Any]:
         """The metrics on a training batch; empty where the step gave no output and target."""

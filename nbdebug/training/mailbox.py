@@ -69,6 +69,11 @@ class Mailbox:
             self.closed = True
             self._changed.notify_all()
 
+    @property
+    def holds_any(self) -> bool:
+        """Whether somebody left a command."""
+        return bool(self._tickets)
+
     def take(self, *, wait: bool) -> Ticket | None:
         """The oldest ticket; with ``wait``, sleeps until there is one or the mailbox is closed."""
         with self._changed:

@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from nbdebug.training.data import _random_sources, _seed, _set_state, _state_of, _stateful_parts
+from nbdebug.training.data import _seed, _stateful_parts, generator_state, generators_in, set_generator
 
 START_FILE = Path()
 
@@ -205,18 +205,18 @@ def seed_all(seed):
 def random_sources(train_loader, val_loader, roots):
     """The random generators that loaders and modules hold."""
     holders = (train_loader, val_loader, *named_modules(roots).values())
-    return list({id(source): source for holder in holders for source in _random_sources(holder)}.values())
+    return list({id(source): source for holder in holders for source in generators_in(holder)}.values())
 
 
 def generator_states(sources):
     """Their states."""
-    return [_state_of(source) for source in sources]
+    return [generator_state(source) for source in sources]
 
 
 def restore_generators(sources, states):
     """Set the random generators that loaders and modules hold."""
     for source, state in zip(sources, states, strict=True):
-        _set_state(source, state)
+        set_generator(source, state)
 
 
 def seed_generators(sources, seed):

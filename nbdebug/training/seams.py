@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from nbdebug.records.commands import Outcome
+from nbdebug.records.cost import Timing
 from nbdebug.records.findings import Finding
-from nbdebug.records.frames import Activations, Frame, GradientFlow
+from nbdebug.records.frames import Frame, Rows
+from nbdebug.records.layers import Histograms, LayerValues, Unseen
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Mark, Run
 from nbdebug.records.signals import Series
 from nbdebug.records.snapshots import SnapshotInfo
+from nbdebug.training.ledger import Parcel
 from nbdebug.training.update import GradientWatcher
 
 
@@ -30,7 +34,13 @@ class Recorder(Protocol):
         """A run is to be forgotten."""
 
     def record(self, frame: Frame) -> None:
-        """A step was taken, or an epoch validated."""
+        """A sampled step was taken, or an epoch validated."""
+
+    def record_rows(self, rows: Rows) -> None:
+        """Steps were taken; only their numbers."""
+
+    def record_unseen(self, run: str, unseen: tuple[Unseen, ...]) -> None:
+        """All that can't be looked at."""
 
     def record_outcome(self, outcome: Outcome) -> None:
         """A command was applied or refused."""
@@ -51,20 +61,35 @@ class Recorder(Protocol):
         """What a run is made of, before its first step."""
 
 
-class Measurement(Protocol):
-    """What one step gave, on the host."""
+class Found(Protocol):
+    """What a sampled step gave, on the host."""
 
     @property
     def scalars(self) -> dict[Series, float]:
-        """Numbers by series."""
+        """Numbers of the whole model or a parameter group."""
 
     @property
-    def gradients(self) -> GradientFlow | None:
-        """Gradient flow, on sampled steps."""
+    def layers(self) -> LayerValues | None:
+        """Numbers by layer."""
 
     @property
-    def activations(self) -> Activations | None:
-        """Activation histograms, on sampled steps."""
+    def histograms(self) -> tuple[Histograms, ...]:
+        """Histograms by layer."""
+
+    @property
+    def unseen(self) -> tuple[Unseen, ...] | None:
+        """What can't be looked at, where that changed."""
+
+
+class Measurement(Protocol):
+    """What a sampled step gave, perhaps still on its way from the device."""
+
+    @property
+    def parcel(self) -> Parcel | None:
+        """What has to arrive before it can be read."""
+
+    def read(self) -> Found:
+        """The findings."""
 
 
 class Watcher(GradientWatcher, Protocol):
@@ -74,8 +99,16 @@ class Watcher(GradientWatcher, Protocol):
     def hook_seconds(self) -> float:
         """Time spent in module hooks during the present step."""
 
-    def watch(self, modules: Mapping[str, nn.Module]) -> None:
-        """Look at these modules from the next step on."""
+    def send(self, tensors: list[torch.Tensor]) -> Parcel:
+        """Start bringing tensors to the host."""
+
+    def watch(
+        self,
+        modules: Mapping[str, nn.Module],
+        groups: Sequence[tuple[str, dict[str, Any]]],
+        roots: Mapping[str, nn.Module],
+    ) -> None:
+        """Look at these modules and (named) parameter groups from the next step on; ``roots`` are the networks."""
 
     def begin_step(self, step: int, *, sample: bool) -> None:
         """A step begins."""
@@ -83,11 +116,11 @@ class Watcher(GradientWatcher, Protocol):
     def model_done(self) -> None:
         """The user's step returned: no module hook may stay on while metrics run."""
 
-    def end_step(self, scalars: Mapping[Series, Any]) -> Measurement:
-        """The step is over; bring ``scalars`` and all that was measured to the host."""
+    def end_step(self, timing: Timing, leftover: torch.Tensor | None) -> Measurement | None:
+        """The step is over; ``leftover`` divides gradients that no update used, in half precision."""
 
     def abandon_step(self) -> None:
-        """The step broke off."""
+        """The step is over, or broke off: hold nothing of it any more."""
 
 
 class Pacer(Protocol):
@@ -103,5 +136,13 @@ class Pacer(Protocol):
     def wants_sample(self) -> bool:
         """Whether the step that begins now should be sampled."""
 
-    def step_done(self, *, training_s: float, watching_s: float, sampled: bool) -> None:
-        """What the step took."""
+    def norm_every(self) -> int:
+        """Every how many ordinary steps the norm of the gradients can be afforded; 1 or more."""
+
+    def steps_done(
+        self, steps: int, *, training_s: float, watching_s: float, norms: int, norm_s: float, sampled: bool
+    ) -> None:
+        """What so many steps took; ``norm_s`` of watching went into the gradients' norm, taken ``norms`` times.
+
+        A sampled step stands alone.
+        """

@@ -30,12 +30,13 @@ from nbdebug.records.commands import (
 from nbdebug.records.errors import CommandError
 from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.manifest import Manifest
-from nbdebug.records.runs import Intervention, Run, RunKind
+from nbdebug.records.runs import Intervention, Mark, Run, RunKind
 from nbdebug.records.status import State, Status
 from nbdebug.training import snapshots
 from nbdebug.training.control import Controller
 from nbdebug.training.course import Course
 from nbdebug.training.failure import Failure
+from nbdebug.training.inventory import MOST_NAMED, Inventory, edit_since
 from nbdebug.training.journey import Journey
 from nbdebug.training.knobs import Knobs
 from nbdebug.training.loop import Loop, weighted_mean
@@ -47,13 +48,15 @@ from nbdebug.training.rng import OwnRandomState, RandomState
 from nbdebug.training.seams import Pacer, Recorder, Watcher
 from nbdebug.training.shelf import Shelf
 from nbdebug.training.snapshots import Snapshot
-from nbdebug.training.stepper import Stepper, taking_turn
+from nbdebug.training.stepper import Stepper
 from nbdebug.training.thread_context import ThreadContext
 from nbdebug.training.timeline import Timeline
 from nbdebug.training.trainer import Trainer
+from nbdebug.training.turn import Turns
 
 HEEDS_SEEDS = (Start, Step, Resume, SetKnobs, Reinitialize, TakeSnapshot)
 CLOSE_TIMEOUT_S = 30.0
+MOST_STEPS = 1_000  # at once, where they are so short
 CLOSED = "closed before it could be applied"
 
 
@@ -90,8 +93,11 @@ class Session:
         self.pacer = pacer
         self.knobs = Knobs(model, trainer)
         self.random = OwnRandomState()
-        self.loop = Loop(model, trainer, lambda: taking_turn(self.random))
-        self.stepper = Stepper(self.loop, self.knobs, watcher, pacer, recorder, busy=lambda: not self.at_rest)
+        self.turns = Turns(self.random)
+        self.loop = Loop(model, trainer, lambda: self.turns)
+        self.stepper = Stepper(
+            self.loop, self.knobs, watcher, pacer, recorder, self.turns, busy=self._is_busy, arrived=self._loss_arrived
+        )
         self.course = Course(self, shelf, describe)
         self.goal = Goal()
         self.state = State.IDLE
@@ -111,6 +117,7 @@ class Session:
         self._starting = threading.Lock()
         self._loss_was_finite = True
         self._paced = 0
+        self._inventory: Inventory | None = None
         self._unregister: Callable[[], None] = lambda: None
 
     # -- any thread ---------------------------------------------------------------------------------------------
@@ -218,11 +225,28 @@ class Session:
     def become(self, state: State, message: str = "") -> None:
         """Change state and tell whoever waits."""
         if self.state in (State.RUNNING, State.REWINDING) and state not in (State.RUNNING, State.REWINDING):
+            self.come_to_rest()
+            if self.at_rest and state is not State.FAILED:
+                return  # a loss that arrived just now has paused it
             self.course.rest()
         with self._changed:
             self.state = state
             self.message = message
             self._changed.notify_all()
+
+    def come_to_rest(self) -> None:
+        """Between two steps, before anything else is done: all is on record, and the turn is given back."""
+        self.stepper.settle()
+        self.turns.let_go()
+
+    def _is_busy(self) -> bool:
+        return not self.at_rest
+
+    def _loss_arrived(self, step: int, loss: float) -> None:
+        """A loss came from the device, some steps late."""
+        self.timeline.loss_arrived(step, loss)
+        self.loop.loss_arrived(loss)
+        self._mind_the_loss(loss, step)
 
     def begin(self) -> None:
         """Before training goes on: look at the model anew, and keep the very first state."""
@@ -232,9 +256,27 @@ class Session:
         self.paused_by_itself = False
         self.pacer.begin()
         self.knobs.refresh()
-        self.watcher.watch(named_modules(self.model))
+        self.stepper.begin()
+        groups = [(group.name, group.options) for group in self.knobs.groups]
+        self.watcher.watch(named_modules(self.model), groups, roots(self.model))
+        self._notice_another_model()
         self.ensure_started()
         self.course.set_out()
+
+    def _notice_another_model(self) -> None:
+        """Say what somebody made of the model, or the optimizer, since training last set out."""
+        before, self._inventory = self._inventory, Inventory.of(self.model, self.trainer)
+        edit = edit_since(before, self.model, self.trainer) if before is not None else None
+        if edit is None:
+            return
+        why = f"Since the last run: {edit.text}. What is measured follows the model as it is now."
+        severity = Severity.INFO
+        if edit.orphans:
+            severity = Severity.WARNING
+            names = ", ".join(edit.orphans[:MOST_NAMED])
+            why += f" In no optimizer, so never trained: {names}. Add them with optimizer.add_param_group(...)."
+        self.find(Cause.MODEL_EDITED, severity, "The model was edited", why)
+        self.recorder.mark(Mark(self.timeline.current, self.loop.step, "model edited"))
 
     def ensure_started(self) -> None:
         """Before anything is remembered: the model on its device, in a mode to train in."""
@@ -262,7 +304,8 @@ class Session:
 
     def snapshot(self) -> Snapshot:
         """The present state, at a safe point."""
-        with taking_turn(self.random):
+        self.stepper.settle()
+        with self.turns:
             return snapshots.capture(
                 self.model,
                 self.trainer,
@@ -277,7 +320,7 @@ class Session:
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot, at a safe point."""
         began = time.perf_counter()
-        with taking_turn(self.random):
+        with self.turns:
             snapshots.restore(snapshot, self.model, self.trainer, self.knobs, self.loop.cursor)
         self.loop.step, self.loop.epoch = snapshot.step, snapshot.epoch
         self.loop.epoch_losses = list(snapshot.epoch_losses)
@@ -314,8 +357,8 @@ class Session:
     def _main(self) -> None:
         leave_interrupts_to_the_main_thread()
         while not self._mailbox.closed:
-            while (ticket := self._mailbox.take(wait=self.at_rest)) is not None:
-                self._apply(ticket)
+            if self.at_rest or self._mailbox.holds_any:
+                self._heed_commands()
             if self._mailbox.closed:
                 break
             if self.state is State.RUNNING:
@@ -326,6 +369,15 @@ class Session:
             self._end_passage(self._passage.call_off(CLOSED))
         self._refuse_the_rest()
         self.loop.cursor.drop_iterator()
+
+    def _heed_commands(self) -> None:
+        """Carry out what was asked for; at rest, wait for something to be asked."""
+        while True:
+            self.come_to_rest()
+            ticket = self._mailbox.take(wait=self.at_rest)
+            if ticket is None:
+                return
+            self._apply(ticket)
 
     def _refuse_the_rest(self) -> None:
         while (ticket := self._mailbox.take(wait=False)) is not None:
@@ -376,19 +428,35 @@ class Session:
         began = time.perf_counter()
         try:
             self._follow()
-            progress = self.stepper.advance(self.timeline.current, self.random)
-            if progress.stepped:
+            progress = self.stepper.advance(
+                self.timeline.current, most=self._most_steps(), wanted=lambda: self._mailbox.holds_any
+            )
+            if progress.losses:
                 seconds = time.perf_counter() - began
-                self._keep_pace(seconds)
-                self.course.step_taken(progress.loss, seconds, settled=not progress.epoch_over)
+                self._keep_pace(seconds / len(progress.losses))
+                self.course.steps_taken(progress.losses, seconds, settled=not progress.epoch_over)
+            if progress.error is not None:
+                raise progress.error
             if progress.epoch_over:
                 self._finish_epoch()
         except BaseException as error:  # the user's code may raise anything; it ends the run, not the thread
             self._fail(error)
             return
-        if progress.stepped:
-            self._mind_the_loss(progress.loss)
-        self._mind_the_goal(stepped=progress.stepped)
+        if progress.losses and progress.losses[-1] is not None:
+            self._mind_the_loss(progress.losses[-1], self.loop.step)
+        self._mind_the_goal(len(progress.losses))
+
+    def _most_steps(self) -> int:
+        """How many steps may be taken before somebody has to look: until the goal; one where each has to be minded."""
+        if self._following or self.loop.doubt:
+            return 1
+        goal = self.goal
+        left = [MOST_STEPS]
+        if goal.step is not None:
+            left.append(goal.step - self.loop.step)
+        if goal.stride is not None:
+            left.append(goal.stride)
+        return max(1, min(left))
 
     def _follow(self) -> None:
         loop = self.loop
@@ -396,6 +464,7 @@ class Session:
             self.redo(self._following.popleft(), None)
 
     def _finish_epoch(self) -> None:
+        self.come_to_rest()
         began = time.perf_counter()
         score = weighted_mean(self.loop.epoch_losses)
         evaluation = self.loop.finish_epoch(aborted=lambda: self._mailbox.closed)
@@ -406,10 +475,10 @@ class Session:
             self.stepper.record_evaluation(self.timeline.current, evaluation)
         self.course.epoch_finished(score, time.perf_counter() - began)
 
-    def _mind_the_goal(self, *, stepped: bool) -> None:
+    def _mind_the_goal(self, steps: int) -> None:
         goal = self.goal
-        if goal.stride is not None and stepped:
-            goal.stride -= 1
+        if goal.stride is not None:
+            goal.stride -= steps
         if self.state is not State.RUNNING:
             return
         if self.goal_reached():
@@ -424,7 +493,7 @@ class Session:
         epochs_done = goal.epoch is not None and loop.epoch >= goal.epoch
         return epochs_done or (goal.step is not None and loop.step >= goal.step)
 
-    def _mind_the_loss(self, loss: float) -> None:
+    def _mind_the_loss(self, loss: float, step: int) -> None:
         finite = math.isfinite(loss)
         is_noise = self.timeline.lines[self.timeline.current].run.kind is RunKind.NOISE
         if not finite and self._loss_was_finite and not is_noise:
@@ -433,11 +502,11 @@ class Session:
                 Cause.NAN_LOSS,
                 Severity.CRITICAL,
                 f"The loss is {word}",
-                f"At step {self.loop.step} the loss became {word}; training is paused. Resume to go on as it is, or "
+                f"At step {step} the loss became {word}; training is paused. Resume to go on as it is, or "
                 "rerun from the last epoch with a lower learning rate.",
             )
             self.paused_by_itself = True
-            self.become(State.PAUSED, f"the loss became {word} at step {self.loop.step}")
+            self.become(State.PAUSED, f"the loss became {word} at step {step}")
         self._loss_was_finite = finite
 
     def _fail(self, error: BaseException) -> None:

@@ -1,45 +1,63 @@
-"""One step under observation: a turn, the user's step inside the measure point's hooks, a frame. Training thread."""
+"""One step under observation: a turn, the user's step inside the measure point's hooks, a record. Training thread.
+
+An ordinary step costs some twenty microseconds: a row in the ledger, and the gradient norm where that is affordable.
+What is looked into on sampled steps is the watcher's.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from nbdebug.records.commands import ClipMode
+from nbdebug.records.cost import Timing
 from nbdebug.records.frames import Frame
 from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.training.knobs import Knobs
+from nbdebug.training.ledger import CLIP_RATE, Ledger, Value
 from nbdebug.training.loop import Evaluation, Loop
-from nbdebug.training.rng import OwnRandomState
-from nbdebug.training.seams import Pacer, Recorder, Watcher
-from nbdebug.training.turn import PROCESS_TURN
+from nbdebug.training.scalers import Scalers
+from nbdebug.training.seams import Measurement, Pacer, Recorder, Watcher
+from nbdebug.training.steps import StepResult
+from nbdebug.training.turn import Turns
 from nbdebug.training.update import UpdateHooks
 
 TRAIN_LOSS = Series(Signal.LOSS, split=Split.TRAIN)
 VAL_LOSS = Series(Signal.LOSS, split=Split.VAL)
 UPDATES = Series(Signal.UPDATES)
-GRADIENT_NORM = Series(Signal.GRADIENT_NORM)
-CLIP_NORM = Series(Signal.CLIP_NORM)
-CLIP_VALUE = Series(Signal.CLIP_VALUE)
-DROPOUT = Series(Signal.DROPOUT)
-OFF = math.inf
+SKIPPED = Series(Signal.SKIPPED_UPDATES)
+LOSS_SCALE = Series(Signal.LOSS_SCALE)
+STRIDE_S = 0.005
+NORM_ALONE = (Series(Signal.GRADIENT_NORM),)
+NORM_AND_CLIPPED = (*NORM_ALONE, CLIP_RATE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Progress:
-    """What one advance did: whether it took a step, with which loss, and whether the epoch is over."""
+    """What one advance did: the losses of the steps taken, whether the epoch is over, what the user's code raised.
 
-    stepped: bool
-    loss: float
-    epoch_over: bool
+    A loss is ``None`` while it is on its way from the device. ``training_s`` is what the steps took without us.
+    """
+
+    losses: list[float | None] = field(default_factory=list)
+    epoch_over: bool = False
+    error: BaseException | None = None
+    training_s: float = 0.0
+    sampled: bool = False
+    norms: int = 0
+    norm_s: float = 0.0
 
 
 class Stepper:
-    """Advances a loop by a batch at a time and records a frame for each."""
+    """Advances a loop by a batch at a time and records what came of it.
+
+    ``arrived(step, loss)`` hears of losses that came from the device after their step.
+    """
 
     def __init__(
         self,
@@ -48,104 +66,219 @@ class Stepper:
         watcher: Watcher,
         pacer: Pacer,
         recorder: Recorder,
+        turns: Turns,
         *,
         busy: Callable[[], bool],
+        arrived: Callable[[int, float], None] = lambda step, loss: None,
     ) -> None:
         self.hooks = UpdateHooks(loop.trainer.optimizers, knobs, watcher, busy=busy)
+        self.ledger = Ledger(recorder, watcher.send, arrived)
         self._loop = loop
         self._knobs = knobs
         self._watcher = watcher
         self._pacer = pacer
         self._recorder = recorder
+        self._turns = turns
+        self._scalers = Scalers(loop.trainer)
+        self._series: tuple[Series, ...] = ()
+        self._layout: tuple[object, bool, list[str]] = (None, False, [])
+        self._is_plain = False
+        self._ended = 0.0
+        self._since_norm = 0
 
-    def advance(self, run: str, random: OwnRandomState) -> Progress:
-        """Take one step of ``run``, or find the epoch over. Errors of the user's code pass through."""
-        began = time.perf_counter()
-        with taking_turn(random):
-            entered = time.perf_counter()
-            if not self._loop.take_batch():
-                return Progress(stepped=False, loss=math.nan, epoch_over=True)
-            sample = self._pacer.wants_sample()
+    def begin(self) -> None:
+        """Training sets out, or goes on after a rest: time that passed meanwhile is nobody's."""
+        self._ended = 0.0
+        self._layout = (None, False, [])
+        self._scalers.refresh()
+
+    def advance(self, run: str, *, most: int = 1, wanted: Callable[[], bool] = lambda: False) -> Progress:
+        """Take a step of ``run``, or find the epoch over.
+
+        Where steps are shorter than what comes between them, several are taken at once: up to ``most``, for some
+        milliseconds, until somebody is ``wanted``, something went wrong, or a step is to be sampled. The turn is kept
+        afterwards, for the next step, until :meth:`Turns.let_go`.
+        """
+        called = time.perf_counter()
+        self._turns.hold()
+        entered = now = time.perf_counter()
+        progress = Progress(sampled=self._pacer.wants_sample())
+        norm_every = 1 if progress.sampled else self._pacer.norm_every()
+        while True:
+            self._since_norm += 1
+            self.hooks.measure_norm = self._since_norm >= norm_every
             try:
-                frame, training_s = self._step(run, entered, sample=sample)
+                is_over = not self._loop.take_batch() or not self._step(run, progress, now)
+            except BaseException as error:  # the user's code may raise anything; told with the steps before it
+                progress.error = error
+                break
             finally:
                 self._watcher.abandon_step()
-            epoch_over = self._loop.cursor.at_end()
-        self._recorder.record(frame)
-        waited = entered - began
-        watching_s = max(time.perf_counter() - began - waited - training_s, 0.0)
-        self._pacer.step_done(training_s=training_s, watching_s=watching_s, sampled=sample)
-        return Progress(stepped=True, loss=dict(frame.scalars)[TRAIN_LOSS], epoch_over=epoch_over)
+            now = time.perf_counter()
+            progress.epoch_over = is_over
+            if is_over or progress.sampled or len(progress.losses) >= most or now - entered > STRIDE_S or wanted():
+                break
+            if not _is_finite(progress.losses[-1]):
+                break
+        self._account(progress, called, entered)
+        return progress
 
-    def replay(self, random: OwnRandomState) -> Progress:
-        """Take one step that is on record already, or find the epoch over: the same, but nothing is written down."""
-        began = time.perf_counter()
-        with taking_turn(random):
-            if not self._loop.take_batch():
-                return Progress(stepped=False, loss=math.nan, epoch_over=True)
-            try:
-                frame, _ = self._step("", began, sample=False)
-            finally:
-                self._watcher.abandon_step()
-            epoch_over = self._loop.cursor.at_end()
-        return Progress(stepped=True, loss=dict(frame.scalars)[TRAIN_LOSS], epoch_over=epoch_over)
+    def replay(self) -> tuple[float | None, bool]:
+        """Take one step that is on record already: its loss, ``None`` if there was none left; and if the epoch is over.
+
+        The same as at the first time, but nothing is written down.
+        """
+        self._turns.hold()
+        loop = self._loop
+        if not loop.take_batch():
+            return None, True
+        self.hooks.measure_norm = False
+        with self.hooks:
+            result = loop.train_batch()
+        loop.batch_metrics(result)
+        loss = float(_on_host(result.loss))
+        loop.keep_loss(loss, result)
+        epoch_over = loop.cursor.at_end()
+        self._turns.let_go_if_due(time.perf_counter())
+        return loss, epoch_over
+
+    def _account(self, progress: Progress, called: float, entered: float) -> None:
+        """Tell the pacer what these steps took, and what the session did since those before."""
+        now = time.perf_counter()
+        since_s = called - self._ended if self._ended else 0.0
+        self._ended = now
+        if progress.losses and progress.error is None:
+            self._pacer.steps_done(
+                len(progress.losses),
+                training_s=progress.training_s,
+                watching_s=max(now - entered - progress.training_s + since_s, 0.0),
+                norms=progress.norms,
+                norm_s=progress.norm_s,
+                sampled=progress.sampled,
+            )
+        self.ledger.turn_over(now)
+        self._turns.let_go_if_due(now)
+
+    def settle(self) -> None:
+        """Everything measured so far is on record when this returns."""
+        self.ledger.settle()
+        self._ended = 0.0
 
     def record_evaluation(self, run: str, evaluation: Evaluation) -> None:
         """Record a validation at the present step."""
+        self.ledger.settle()
         metrics = [(Series(Signal.METRIC, name, Split.VAL), value) for name, value in evaluation.metrics.items()]
         scalars = ((VAL_LOSS, evaluation.loss), *metrics)
         self._recorder.record(Frame(run, self._loop.step, self._loop.epoch, scalars))
 
-    def _step(self, run: str, entered: float, *, sample: bool) -> tuple[Frame, float]:
-        loop = self._loop
+    def _step(self, run: str, progress: Progress, entered: float) -> bool:
+        """One step on the batch taken since ``entered``; whether the epoch goes on."""
+        loop, hooks, watcher, sample = self._loop, self.hooks, self._watcher, progress.sampled
         fetched = time.perf_counter()
-        self._watcher.begin_step(loop.step + 1, sample=sample)
-        knobs = self._knob_values()
+        watcher.begin_step(loop.step + 1, sample=sample)
+        self._scalers.begin_step()
+        knobs = self._knobs.in_force()
         stepping = time.perf_counter()
-        with self.hooks:
+        with hooks:
             result = loop.train_batch()
-        hooks_s = self.hooks.seconds + self._watcher.hook_seconds
-        self._watcher.model_done()
-        metrics = loop.batch_metrics(result)
-        stepped = time.perf_counter()
-        scalars: dict[Series, Any] = {TRAIN_LOSS: result.loss}
-        scalars.update({Series(Signal.METRIC, name, Split.TRAIN): value for name, value in metrics.items()})
-        if self.hooks.total_norm is not None:
-            scalars[GRADIENT_NORM] = self.hooks.total_norm
-        measured = self._watcher.end_step(scalars)
-        loop.keep_loss(measured.scalars[TRAIN_LOSS], result)
-        frame = Frame(
-            run=run,
-            step=loop.step,
-            epoch=loop.epoch,
-            scalars=(*measured.scalars.items(), *knobs, (UPDATES, float(self.hooks.updates))),
-            updates=self.hooks.updates,
-            gradients=measured.gradients,
-            activations=measured.activations,
-        )
-        return frame, (fetched - entered) + (stepped - stepping) - hooks_s
+        returned = time.perf_counter()
+        looking = sample or watcher.looking
+        hooks_s = hooks.seconds + watcher.hook_seconds if looking else hooks.seconds
+        if looking:
+            watcher.model_done()
+        metrics, metrics_s = self._metrics(result)
+        progress.training_s += (fetched - entered) + (returned - stepping) + metrics_s - hooks_s
+        if hooks.measure_norm:
+            self._since_norm = 0
+            progress.norms += 1
+            progress.norm_s += hooks.norm_s
+        progress.losses.append(self._write_row(run, result, metrics, knobs))
+        if looking:
+            timing = Timing(fetched - entered, stepping, hooks.before_update_s, hooks.optimizer_s, returned, hooks_s)
+            self._record_sample(run, watcher.end_step(timing, self._scalers.leftover()))
+        return not loop.cursor.at_end()
 
-    def _knob_values(self) -> list[tuple[Series, float]]:
-        """The knobs that the step now runs with; clipping that is off counts as a threshold of infinity."""
-        groups = self._knobs.groups
-        values = [(Series(Signal.LEARNING_RATE), groups[0].in_force)]
-        if len(groups) > 1:
-            values += [(Series(Signal.LEARNING_RATE, group.name), group.in_force) for group in groups]
-        clip = self._knobs.clip
-        values.append((CLIP_NORM, clip.threshold if clip.mode is ClipMode.NORM else OFF))
-        values.append((CLIP_VALUE, clip.threshold if clip.mode is ClipMode.VALUE else OFF))
-        dropout = self._knobs.dropout
-        if dropout is not None:
-            values.append((DROPOUT, dropout))
-        return values
+    def _metrics(self, result: StepResult) -> tuple[dict[str, Any], float]:
+        if not self._loop.trainer.metrics:
+            return {}, 0.0
+        began = time.perf_counter()
+        metrics = self._loop.batch_metrics(result)
+        return metrics, time.perf_counter() - began
+
+    def _write_row(
+        self, run: str, result: StepResult, metrics: dict[str, Any], knobs: tuple[Value, ...]
+    ) -> float | None:
+        loop, hooks, ledger = self._loop, self.hooks, self.ledger
+        loss = _on_host(result.loss)
+        series = self._series_of(metrics)
+        if self._is_plain and not isinstance(loss, torch.Tensor):
+            values: tuple[Value, ...] = (loss, float(hooks.updates), *knobs)
+            add: Callable[..., None] = ledger.add
+        else:
+            values = (loss, *(_on_host(value) for value in metrics.values()), *self._updates(), *knobs)
+            add = ledger.add_late
+        add(run, loop.epoch, loop.step, series, values)
+        if hooks.measure_norm:
+            self._write_norm(run)
+        loop.keep_loss(loss, result)
+        return None if isinstance(loss, torch.Tensor) else loss
+
+    def _write_norm(self, run: str) -> None:
+        norm, clip, loop = self.hooks.total_norm, self._knobs.clip, self._loop
+        if norm is None:
+            return
+        if clip.mode is ClipMode.NORM:
+            found: list[Value] = [_on_host(norm), _on_host(norm > clip.threshold)]
+            self.ledger.add_late(run, loop.epoch, loop.step, NORM_AND_CLIPPED, found)
+        else:
+            self.ledger.add_late(run, loop.epoch, loop.step, NORM_ALONE, [_on_host(norm)])
+
+    def _updates(self) -> list[Value]:
+        """Optimizer steps, and what scalers say: those that were skipped, the scale."""
+        hooks, scalers = self.hooks, self._scalers
+        updates: Value = float(hooks.updates)
+        if hooks.skips:
+            updates = _on_host(hooks.updates - sum(flag.reshape(()) for flag in hooks.skips))
+        if not scalers.any and not hooks.skips:
+            return [updates]
+        if not scalers.any:
+            return [updates, hooks.updates - updates]
+        return [updates, _on_host(scalers.skipped()), _on_host(scalers.scale())]
+
+    def _series_of(self, metrics: dict[str, Any]) -> tuple[Series, ...]:
+        """The row's columns; the same object while they stay the same."""
+        knobs, skips = self._knobs.series, bool(self.hooks.skips)
+        layout = self._layout
+        if layout[0] is not knobs or layout[1] != skips or (metrics and layout[2] != list(metrics)):
+            self._layout = (knobs, skips, list(metrics))
+            named = [Series(Signal.METRIC, name, Split.TRAIN) for name in metrics]
+            scalers = self._scalers.any
+            extra = (SKIPPED, LOSS_SCALE) if scalers else (SKIPPED,) if skips else ()
+            self._series = (TRAIN_LOSS, *named, UPDATES, *extra, *knobs)
+            self._is_plain = not (named or extra) and not any(group.is_on_device for group in self._knobs.groups)
+        return self._series
+
+    def _record_sample(self, run: str, measured: Measurement | None) -> None:
+        if measured is None:
+            return
+        step, epoch, updates = self._loop.step, self._loop.epoch, self.hooks.updates
+
+        def record(_: object) -> None:
+            found = measured.read()
+            scalars = tuple(found.scalars.items())
+            self._recorder.record(Frame(run, step, epoch, scalars, updates, found.layers, found.histograms))
+            if found.unseen is not None:
+                self._recorder.record_unseen(run, found.unseen)
+
+        self.ledger.then(measured.parcel, record)
 
 
-@contextmanager
-def taking_turn(random: OwnRandomState) -> Iterator[None]:
-    """The process-wide turn, with this debugger's random state in force inside."""
-    with PROCESS_TURN:
-        random.enter()
-        try:
-            yield
-        finally:
-            random.leave()
+def _on_host(value: Any) -> Value:
+    """A number; a tensor of a device stays there."""
+    if isinstance(value, torch.Tensor) and value.device.type != "cpu":
+        return value.detach()
+    return float(value.item()) if isinstance(value, torch.Tensor) else float(value)
+
+
+def _is_finite(loss: float | None) -> bool:
+    return loss is None or math.isfinite(loss)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from nbdebug.records.commands import SetKnobs, StartPoint
@@ -86,13 +86,24 @@ class Timeline:
 
     # -- going on -----------------------------------------------------------------------------------------------
 
-    def step_taken(self, step: int, epoch: int, loss: float, batch: int) -> None:
-        """The model went on by a step at the end of its run. ``batch`` is a checksum, 0 where none is kept."""
+    def steps_taken(self, step: int, epoch: int, losses: Sequence[float | None], batch: int) -> None:
+        """The model went on by some steps, to ``step``, at the end of its run.
+
+        A loss of ``None`` comes later, by :meth:`loss_arrived`. ``batch`` is a checksum of the last batch, 0 where
+        none is kept, else it is a single step.
+        """
+        line, here = self.lines[self.current], self.here
+        if len(line.losses) + len(losses) <= MOST_VERIFIED:
+            line.losses.extend(math.nan if loss is None else loss for loss in losses)
+            line.batches.extend([batch] * len(losses))
+        self._moved(line, Place(here.run, step, epoch, here.applied))
+
+    def loss_arrived(self, step: int, loss: float) -> None:
+        """The loss of an earlier step of the current run came from the device."""
         line = self.lines[self.current]
-        if len(line.losses) < MOST_VERIFIED:
-            line.losses.append(loss)
-            line.batches.append(batch)
-        self._moved(line, replace(self.here, step=step, epoch=epoch))
+        index = step - line.run.step - 1
+        if 0 <= index < len(line.losses):
+            line.losses[index] = loss
 
     def epoch_finished(self, step: int, epoch: int, score: float) -> None:
         """An epoch ended; ``score`` is the loss by which the best one is known, lower being better."""

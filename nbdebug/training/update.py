@@ -21,9 +21,23 @@ from nbdebug.training.knobs import Knobs
 
 
 class GradientWatcher(Protocol):
-    """Who looks at gradients. ``scale`` divides gradients that are still multiplied for half precision (else None)."""
+    """Who looks at gradients and updates. ``scale`` divides gradients still multiplied for half precision (else None).
 
-    def gradients_ready(self, parameters: Sequence[nn.Parameter], scale: torch.Tensor | None) -> None:
+    Nothing is called while not ``looking``. ``norms`` are the 2-norms of all parameters' gradients that are not
+    ``None``, in their order, where they are known.
+    """
+
+    @property
+    def looking(self) -> bool:
+        """Whether gradients and updates are looked at now."""
+
+    def gradients_ready(
+        self,
+        optimizer: Optimizer,
+        parameters: Sequence[nn.Parameter],
+        scale: torch.Tensor | None,
+        norms: Sequence[torch.Tensor] | None,
+    ) -> None:
         """Gradients are complete, nothing clipped yet."""
 
     def gradients_clipped(
@@ -31,20 +45,32 @@ class GradientWatcher(Protocol):
     ) -> None:
         """Clipping is done; ``factor`` is what all gradients were multiplied by, ``None`` when clipped by value."""
 
+    def updating(self, optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+        """The optimizer is about to change the parameters; with closures, after none of them was called yet."""
+
+    def updated(self, optimizer: Optimizer, parameters: Sequence[nn.Parameter], skipped: torch.Tensor | None) -> None:
+        """It has; ``skipped`` is above 0 where a fused optimizer found an overflow and changed nothing."""
+
 
 class UpdateHooks:
     """Owns the hooks on all optimizers of one session.
 
-    After a step, ``updates`` counts its optimizer steps, ``total_norm`` is the 2-norm of the gradients before clipping,
-    and ``seconds`` is what measuring and clipping took.
+    After a step, ``updates`` counts its optimizer steps and ``skips`` are their overflow flags, ``total_norm`` is the
+    2-norm of the gradients before clipping, ``seconds`` is what measuring and clipping took, ``optimizer_s`` what the
+    optimizers took. The norm is taken where ``measure_norm`` says so, and where clipping needs it.
     """
 
     def __init__(
         self, optimizers: Mapping[str, Optimizer], knobs: Knobs, watcher: GradientWatcher, *, busy: Callable[[], bool]
     ) -> None:
         self.busy = busy
+        self.measure_norm = True
         self.updates = 0
+        self.skips: list[torch.Tensor] = []
         self.seconds = 0.0
+        self.norm_s = 0.0
+        self.optimizer_s = 0.0
+        self.before_update_s = 0.0
         self._norms: dict[int, torch.Tensor] = {}
         self._knobs = knobs
         self._watcher = watcher
@@ -52,6 +78,8 @@ class UpdateHooks:
         self._thread: int | None = None
         self._handles: list[RemovableHandle] = []
         self._stashed: dict[int, list[Any]] = {}
+        self._began = 0.0
+        self._closure_s = 0.0
 
     def attach(self) -> None:
         """Put the hooks on."""
@@ -77,69 +105,108 @@ class UpdateHooks:
     def __enter__(self) -> None:
         """From here on optimizer steps on this thread are this session's."""
         self.updates = 0
-        self.seconds = 0.0
+        self.skips.clear()
+        self.seconds = self.norm_s = self.optimizer_s = self.before_update_s = 0.0
         self._norms.clear()
         self._thread = threading.get_ident()
 
     def __exit__(self, *_: object) -> None:
         self._thread = None
-        for optimizer in self._optimizers.values():
-            self._unscale_rates(optimizer)
+        if self._stashed:
+            for optimizer in self._optimizers.values():
+                self._unscale_rates(optimizer)
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if threading.get_ident() != self._thread:
             return None
+        began = time.perf_counter()
+        self.before_update_s = self.before_update_s or began
         self._scale_rates(optimizer)
         # args[0] is the optimizer itself: torch passes the bound method's arguments on
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        result = None
         if not callable(closure):
-            self._timed_measure(optimizer)
-            return None
-        wrapped = self._wrap(closure, optimizer)
-        return ((args[0], wrapped, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": wrapped})
+            self._measure_and_clip(optimizer)
+        else:
+            wrapped = self._wrap(closure, optimizer)
+            result = (
+                ((args[0], wrapped, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": wrapped})
+            )
+        if self._watcher.looking:
+            with torch.no_grad():
+                self._watcher.updating(optimizer, _parameters(optimizer))
+        self._closure_s = 0.0
+        self._began = time.perf_counter()
+        self.seconds += self._began - began
+        return result
 
     def _wrap(self, closure: Callable[[], Any], optimizer: Optimizer) -> Callable[[], Any]:
         def evaluate() -> Any:
+            called = time.perf_counter()
             loss = closure()
-            self._timed_measure(optimizer)
+            began = time.perf_counter()
+            self._measure_and_clip(optimizer)
+            ended = time.perf_counter()
+            self.seconds += ended - began
+            self._closure_s += ended - called
             return loss
 
         return evaluate
 
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if threading.get_ident() == self._thread:
+        if threading.get_ident() != self._thread:
+            return
+        ended = time.perf_counter()
+        self.optimizer_s += ended - self._began - self._closure_s
+        if self._stashed:
             self._unscale_rates(optimizer)
-            self.updates += 1
-
-    def _timed_measure(self, optimizer: Optimizer) -> None:
-        began = time.perf_counter()
-        self._measure_and_clip(optimizer)
-        self.seconds += time.perf_counter() - began
+        self.updates += 1
+        skipped = getattr(optimizer, "found_inf", None)
+        if skipped is not None:
+            self.skips.append(skipped.detach())
+        if self._watcher.looking:
+            with torch.no_grad():
+                self._watcher.updated(optimizer, _parameters(optimizer), skipped)
+        self.seconds += time.perf_counter() - ended
 
     def _measure_and_clip(self, optimizer: Optimizer) -> None:
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        scale = getattr(optimizer, "grad_scale", None)
+        clip = self._knobs.clip
+        if not (self.measure_norm or self._watcher.looking or clip.mode is not ClipMode.OFF):
+            return
         with torch.no_grad():
-            self._watcher.gradients_ready(parameters, scale)
-            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            if not gradients:
-                return
-            norm = self._try_norm(gradients)
-            clip = self._knobs.clip
-            if clip.mode is not ClipMode.OFF:
-                factor = clip_gradients(gradients, norm, clip, scale)
-                self._watcher.gradients_clipped(parameters, scale, factor)
-            if norm is not None:
-                self._norms[id(optimizer)] = norm if scale is None else norm / scale
+            self._look_at_gradients(optimizer, clip)
 
-    def _try_norm(self, gradients: Sequence[torch.Tensor]) -> torch.Tensor | None:
-        """The norm, or ``None`` of gradients that torch can't take it of; an error where clipping by norm needs it."""
+    def _look_at_gradients(self, optimizer: Optimizer, clip: Clip) -> None:
+        parameters = _parameters(optimizer)
+        scale = getattr(optimizer, "grad_scale", None)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        began = time.perf_counter()
+        norm, norms = self._try_norms(gradients) if gradients else (None, None)
+        self.norm_s += time.perf_counter() - began
+        looking = self._watcher.looking
+        if looking:
+            self._watcher.gradients_ready(optimizer, parameters, scale, norms)
+        if not gradients:
+            return
+        if clip.mode is not ClipMode.OFF:
+            factor = clip_gradients(gradients, norm, clip, scale)
+            if looking:
+                self._watcher.gradients_clipped(parameters, scale, factor)
+        if norm is not None:
+            self._norms[id(optimizer)] = norm if scale is None else norm / scale
+
+    def _try_norms(
+        self, gradients: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor | None, Sequence[torch.Tensor] | None]:
+        """The norm, and those of each; ``None`` of gradients that torch can't take it of, an error where clipping
+        by norm needs it.
+        """
         try:
             return total_norm(gradients)
         except (RuntimeError, TypeError, NotImplementedError):
             if self._knobs.clip.mode is ClipMode.NORM:
                 raise
-            return None
+            return None, None
 
     @property
     def total_norm(self) -> torch.Tensor | None:
@@ -151,6 +218,8 @@ class UpdateHooks:
         return joined
 
     def _scale_rates(self, optimizer: Optimizer) -> None:
+        if self._knobs.untouched:
+            return
         groups = [group for group in self._knobs.groups if group.optimizer is optimizer]
         if all(group.factor == 1.0 for group in groups) or id(optimizer) in self._stashed:
             return
@@ -162,6 +231,10 @@ class UpdateHooks:
     def _unscale_rates(self, optimizer: Optimizer) -> None:
         for options, lr in zip(optimizer.param_groups, self._stashed.pop(id(optimizer), ()), strict=False):
             _write_lr(options, lr)
+
+
+def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _copied(lr: Any) -> Any:
@@ -176,14 +249,18 @@ def _write_lr(options: dict[str, Any], lr: Any) -> None:
         options["lr"] = lr
 
 
-def total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The 2-norm of all gradients together, a 0-d tensor; as ``torch.nn.utils.clip_grad_norm_`` computes it."""
+def total_norm(gradients: Sequence[torch.Tensor]) -> tuple[torch.Tensor, Sequence[torch.Tensor] | None]:
+    """The 2-norm of all gradients, a 0-d tensor, as ``torch.nn.utils.clip_grad_norm_`` computes it, and those of each.
+
+    Those of each are left out where gradients are of several types or devices, or norms too coarse (half precision).
+    """
     values = [_values(gradient) for gradient in gradients]
     first = values[0]
     if all(value.dtype is first.dtype and value.device == first.device for value in values):
-        norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values, 2.0)), 2.0)
-        return norm
-    return torch.nn.utils.get_total_norm(values)
+        norms = torch._foreach_norm(values, 2.0)
+        joined: torch.Tensor = torch.linalg.vector_norm(torch.stack(norms), 2.0)
+        return joined, norms if first.dtype in (torch.float32, torch.float64) else None
+    return torch.nn.utils.get_total_norm(values), None
 
 
 def clip_gradients(
@@ -196,9 +273,8 @@ def clip_gradients(
     ``torch.nn.utils.clip_grad_norm_``: threshold / (norm + 1e-6), at most 1.
     """
     if clip.mode is ClipMode.VALUE or norm is None:
-        threshold = clip.threshold if scale is None else clip.threshold * float(scale)
         for gradient in gradients:
-            _merged_in_place(gradient).clamp_(-threshold, threshold)
+            _clamp_(_merged_in_place(gradient), clip.threshold, scale)
         return None
     limit = clip.threshold if scale is None else clip.threshold * scale
     factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
@@ -220,3 +296,12 @@ def _merged_in_place(gradient: torch.Tensor) -> torch.Tensor:
         return gradient
     gradient.data = gradient.coalesce()
     return gradient._values()
+
+
+def _clamp_(values: torch.Tensor, threshold: float, scale: torch.Tensor | None) -> None:
+    """To ±threshold times the scale, which stays on its device."""
+    if scale is None:
+        values.clamp_(-threshold, threshold)
+    else:
+        limit = (threshold * scale).to(values)
+        values.clamp_(-limit, limit)

@@ -9,12 +9,12 @@ import numpy as np
 
 from nbdebug.records.commands import Clip, ClipMode
 from nbdebug.records.comparison import Comparison, SeriesComparison, Verdict
-from nbdebug.records.frames import Activations, GradientFlow
+from nbdebug.records.layers import Histograms, LayerValues, edges
 from nbdebug.records.runs import Mark, Run, RunKind
 from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.records.snapshots import Reason, SnapshotInfo
 from nbdebug.records.status import DropoutLayer, GroupRate, KnobStates, State, Status
-from nbdebug.records.view import Points, Rewindable, RunView, View
+from nbdebug.records.view import Focus, LayerStory, LayersView, Points, Rewindable, RunView, Tracks, View
 
 NOTHING = Points(np.empty(0, np.int64), np.empty(0))
 
@@ -29,18 +29,92 @@ def run(name: str = "main", train: list[float] | None = None, **changes: Any) ->
     return replace(made, **changes)
 
 
-def flow(size: int = 3, **changes: Any) -> GradientFlow:
-    mean = 10.0 ** -np.arange(1, size + 1, dtype=np.float64)
-    names = tuple(f"layer{i}" for i in range(size))
-    made = GradientFlow(names, mean, mean * 3, mean / 2, mean * 1.5, np.zeros(size, np.int8))
+def names(size: int) -> tuple[str, ...]:
+    """Few: a plain stack. Many: an encoder of blocks between a stem and a head."""
+    if size <= 40:
+        return tuple(f"layer{i}" for i in range(size))
+    parts = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.act", "mlp.fc2")
+    blocks = [f"encoder.{i}.{part}" for i in range(-(-(size - 3) // len(parts))) for part in parts]
+    return ("embed", *blocks[: size - 3], "head.norm", "head.fc")
+
+
+def table(size: int = 3, seed: int = 0, **signals: Any) -> LayerValues:
+    """What a sampled step says of so many layers; ``signals`` by name of the member: a value for all, or by layer."""
+    layers, random = signals.pop("layers", names(size)), np.random.default_rng(seed)
+    slope = np.linspace(-3, -1, size) if size > 1 else np.array([-2.0])
+    mean = 10.0 ** (slope + random.normal(0, 0.12, size))
+    made: dict[str, Any] = {
+        "GRADIENT_STATE": 0, "GRADIENT_NORM": mean * 30, "GRADIENT_MEAN": mean, "GRADIENT_MAX": mean * 8,
+        "GRADIENT_MEAN_CLIPPED": mean / 2, "GRADIENT_MAX_CLIPPED": mean * 4, "GRADIENT_ZERO": 0,
+        "GRADIENT_NON_FINITE": 0, "GRADIENT_RATIO": mean * 0.1, "ACTIVATION_MEAN": random.normal(0, 0.1, size),
+        "ACTIVATION_STD": 10 ** random.normal(-0.1, 0.2, size), "ACTIVATION_ZERO": 0.02, "ACTIVATION_NON_FINITE": 0,
+        "UNITS_SILENT": 0.04, "UNITS_DEAD": 0, "WEIGHT_NORM": 10 ** random.normal(1, 0.3, size),
+        "WEIGHT_GROWTH": 1 + random.normal(0.05, 0.02, size), "BIAS_MAX": 0.04,
+        "UPDATE_RATIO": 10 ** random.normal(-3, 0.15, size), "MEMORY_PARAMETERS": 262_144, "MEMORY_GRADIENTS": 262_144,
+    }  # fmt: skip
+    made |= signals
+    values = np.array([np.broadcast_to(np.asarray(each, np.float64), size) for each in made.values()])
+    absent = np.isneginf(values)  # a hole, in these views
+    return LayerValues(layers, tuple(Signal[name] for name in made), np.where(absent, 0, values), ~absent)
+
+
+HOLE = -np.inf
+
+
+def histograms(kind: Signal = Signal.ACTIVATIONS, size: int = 3, seed: int = 0, **changes: Any) -> Histograms:
+    """Gaussians of different widths, every third one rectified."""
+    random = np.random.default_rng(seed)
+    width = 10.0 ** random.normal(-0.3, 0.3, size) * (1e-3 if kind in (Signal.GRADIENTS, Signal.CHANGES) else 1)
+    drawn = random.normal(0, 1, (size, 4096)) * width[:, None]
+    if kind is Signal.ACTIVATIONS:
+        drawn[2::3] = np.maximum(drawn[2::3], 0)
+    limit = 2.0 ** (np.floor(np.log2(np.abs(drawn).max(axis=1))) + 1)
+    counts = np.array([np.histogram(row / top, edges())[0] for row, top in zip(drawn, limit, strict=True)], np.float64)
+    sampled = np.full(size, 4096)
+    return replace(Histograms(kind, names(size), counts, limit, sampled, sampled * 12), **changes)
+
+
+def tracks(size: int = 3, steps: int = 60, signal: Signal = Signal.UPDATE_RATIO, **changes: Any) -> Tracks:
+    """A random walk for each layer around a level of its own; the one before the last runs away."""
+    random = np.random.default_rng(1)
+    walk = random.normal(-3, 0.15, size) + np.cumsum(random.normal(0, 0.03, (steps, size)), axis=0)
+    walk[steps // 2 :, max(size - 2, 0)] += np.linspace(0, 1.6, steps - steps // 2)
+    high = 10.0**walk
+    odd = np.zeros(high.shape, np.bool_)
+    made = Tracks(signal, names(size), np.arange(20, 20 * steps + 1, 20, dtype=np.int64), high, high.copy(), odd)
     return replace(made, **changes)
 
 
-def activations(size: int = 3, bins: int = 8, **changes: Any) -> Activations:
-    counts = np.arange(size * bins, dtype=np.float64).reshape(size, bins)
-    names = tuple(f"layer{i}" for i in range(size))
-    ones = np.ones(size)
-    return replace(Activations(names, counts, ones * 4, ones * 0, ones * 0.5, ones * 0), **changes)
+def story(layer: str = "layer0", kind: Signal = Signal.ACTIVATIONS, columns: int = 50, **changes: Any) -> LayerStory:
+    """A Gaussian that grows wider, and curves."""
+    steps = np.arange(20, 20 * columns + 1, 20, dtype=np.int64)
+    width = 0.3 * np.linspace(1, 4, columns)
+    drawn = np.random.default_rng(2).normal(0, 1, (columns, 2048)) * width[:, None]
+    limits = 2.0 ** (np.floor(np.log2(np.abs(drawn).max(axis=1))) + 1)
+    counts = np.array([np.histogram(row / top, edges())[0] for row, top in zip(drawn, limits, strict=True)], np.float64)
+    curve = {
+        Signal.UPDATE_RATIO: 1e-3 * np.exp(np.sin(steps / 90)), Signal.GRADIENT_NORM: 0.5 * np.exp(-steps / 600),
+        Signal.WEIGHT_NORM: 4 + width, Signal.ACTIVATION_STD: width, Signal.UNITS_DEAD: np.linspace(0, 0.6, columns),
+    }  # fmt: skip
+    curves = tuple((signal, Points(steps, values)) for signal, values in curve.items())
+    return replace(LayerStory(layer, kind, steps, counts, limits, curves), **changes)
+
+
+def layers(size: int = 3, step: int = 3, seed: int = 0, focus: Focus | None = None, **changes: Any) -> LayersView:
+    """All kinds of what a debugger tells of its layers."""
+    focus = focus or Focus(tracks=(Signal.UPDATE_RATIO,))
+    kinds = (Signal.ACTIVATIONS, Signal.GRADIENTS, Signal.WEIGHTS)
+    made = LayersView(
+        latest=table(size, seed),
+        step=step,
+        histograms=tuple((histograms(kind, size, seed), step) for kind in kinds),
+        tracks=tuple(tracks(size, signal=signal) for signal in focus.tracks),
+        story=story(focus.layer, focus.histogram) if focus.layer else None,
+    )
+    return replace(made, **changes)
+
+
+NO_LAYERS = LayersView()
 
 
 def view(**changes: Any) -> View:
@@ -52,10 +126,7 @@ def view(**changes: Any) -> View:
         knobs=knobs,
         runs=(run(train=[3.0, 2.0, 1.0]),),
         marks=(),
-        gradients=flow(),
-        gradients_step=3,
-        activations=activations(),
-        activations_step=3,
+        layers=layers(),
         findings=(),
         outcomes=(),
     )

@@ -1,141 +1,464 @@
-"""Activation histograms against the full tensors, and samples that do not line up with their layout."""
+"""Activations against what a copy of the model puts out; nothing is disturbed, nothing is left behind."""
 
 from __future__ import annotations
+
+import copy
+import gc
+import math
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from nbdebug import Debugger, Trainer
-from nbdebug.probes.activations import BINS
-from nbdebug.probes.sampling import strided_sample
+from nbdebug.probes.activations import MAX_CALLS, NOT_CALLED, ActivationsProbe
+from nbdebug.records.layers import BINS, edges
+from nbdebug.records.signals import Signal
+from tests.probes.looking import MODELS, captured, hooks_on, moments, names_of, reasons, sample, total, values
 
-
-def watched(model: nn.Module, data, step=None) -> Debugger:
-    optimizer = torch.optim.SGD(model.parameters(), 0.0)
-    return Debugger(model, Trainer(optimizer, F.mse_loss, data, step=step), budget=None)
+CASES = pytest.mark.parametrize("name", list(MODELS))
 
 
-def test_counts_are_those_of_numpy_on_a_range_of_powers_of_two() -> None:
+def made(name: str) -> tuple[nn.Module, torch.Tensor, set[str]]:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 30), nn.Tanh(), nn.Linear(30, 1))
-    x = torch.randn(100, 4)
-    debugger = watched(model, [(x, torch.zeros(100, 1))])
-    debugger.step()
-    outputs = {"0": model[0](x), "1": model[1](model[0](x)), "2": model(x)}
-    for layer, output in outputs.items():
-        values = output.detach().flatten().numpy()
-        _, counts, limits = debugger.history[f"activations/{layer}"]
-        assert limits[-1] == 2.0 ** np.ceil(np.log2(np.abs(values).max()))
-        expected, _ = np.histogram(values, bins=BINS, range=(-limits[-1], limits[-1]))
-        assert counts[-1].sum() == values.size
-        assert np.abs(counts[-1] - expected).sum() <= 4, "only values on a border may fall to the other side"
-    debugger.close()
+    build, data, layers = MODELS[name]
+    return build(), data(), layers
 
 
-def test_an_in_place_activation_after_it_does_not_change_what_is_seen() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 30), nn.ReLU(inplace=True), nn.Linear(30, 1))
-    debugger = watched(model, [(torch.randn(50, 4), torch.zeros(50, 1))])
-    debugger.step()
-    counts = {layer: debugger.history[f"activations/{layer}"].counts[-1] for layer in "01"}
-    assert counts["0"][: BINS // 2].sum() > 500
-    assert counts["1"][: BINS // 2].sum() == 0
-    debugger.close()
+@CASES
+def test_numbers_are_those_of_the_outputs(name: str) -> None:
+    model, x, layers = made(name)
+    state = torch.get_rng_state()
+    truth = captured(model, lambda twin: total(twin(x.clone())).backward())
+    torch.set_rng_state(state)
+    reading = sample(ActivationsProbe(names_of(model)), lambda: total(model(x.clone())).backward())
+    mean, std, zero = (
+        values(reading, signal) for signal in (Signal.ACTIVATION_MEAN, Signal.ACTIVATION_STD, Signal.ACTIVATION_ZERO)
+    )
+    assert set(mean) == layers
+    for layer in layers:
+        assert (mean[layer], std[layer], zero[layer]) == pytest.approx(moments(truth[layer]), rel=1e-5, abs=1e-6)
+        assert values(reading, Signal.ACTIVATION_NON_FINITE)[layer] == 0
 
 
-def test_non_finite_outputs_are_counted_apart() -> None:
+@CASES
+def test_histograms_hold_every_value_in_its_bin(name: str) -> None:
+    model, x, layers = made(name)
+    state = torch.get_rng_state()
+    truth = captured(model, lambda twin: total(twin(x.clone())).backward())
+    torch.set_rng_state(state)
+    (found,) = sample(ActivationsProbe(names_of(model)), lambda: total(model(x.clone())).backward()).histograms
+    assert set(found.layers) == layers
+    for row, layer in enumerate(found.layers):
+        numbers = truth[layer].float().double().numpy()
+        assert found.sampled[row] == found.elements[row] == found.counts[row].sum() == len(numbers)
+        assert found.limit[row] / 2 <= np.abs(numbers).max() < found.limit[row]
+        places = np.clip(np.searchsorted(edges() * found.limit[row], numbers), 1, BINS) - 1
+        assert np.abs(np.bincount(places, minlength=BINS) - found.counts[row]).sum() <= 2, "but for values on borders"
+
+
+@CASES
+def test_nothing_is_disturbed(name: str) -> None:
+    model, x, _ = made(name)
+    twin = copy.deepcopy(model)
+    probe = ActivationsProbe(names_of(model))
+    results = []
+    for one, watched in ((twin, False), (model, True)):
+        torch.manual_seed(1)
+        inputs = x.clone()
+        for step in range(3):
+            if watched:
+                probe.begin(step)
+            loss = total(one(inputs * 1))
+            loss.backward()
+            if watched:
+                probe.unhook()
+                probe.finish()
+        results.append((loss.detach(), [p.grad for p in one.parameters()], list(one.buffers()), torch.get_rng_state()))
+    (loss, grads, buffers, state), (loss_2, grads_2, buffers_2, state_2) = results
+    assert torch.equal(loss, loss_2)
+    assert torch.equal(state, state_2)
+    assert all(torch.equal(a, b) for a, b in zip(buffers, buffers_2, strict=True))
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(grads, grads_2, strict=True))
+    assert hooks_on(model) == hooks_on(twin)
+    assert probe.hook_s > 0
+
+
+@CASES
+def test_no_tensor_of_the_user_outlives_the_step(name: str) -> None:
+    model, x, _ = made(name)
+    probe = ActivationsProbe(names_of(model))
+    alive: list[weakref.ref[torch.Tensor]] = []
+    model.register_forward_hook(lambda module, args, output: alive.append(weakref.ref(args[0])))
+
+    def step() -> None:
+        inputs = x.clone().requires_grad_()
+        output = model(inputs)
+        alive.append(weakref.ref(output[0] if isinstance(output, (tuple, list)) else inputs))
+        total(output).backward()
+
+    probe.begin(1)
+    step()
+    probe.unhook()
+    probe.finish()
+    gc.collect()
+    assert len(alive) == 2
+    assert all(ref() is None for ref in alive)
+
+
+LAYOUTS = {
+    "one hot column": ((64, 4, 32, 32), (slice(None), slice(None), slice(None), 7)),
+    "one hot channel": ((64, 32, 16, 16), (slice(None), 5)),
+    "one hot unit": ((256, 512), (slice(None), 100)),
+    "one hot row of the batch": ((100, 1000), (3,)),
+}
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_shares_of_a_sample_are_within_their_stated_error(layout: str) -> None:
+    shape, hot = LAYOUTS[layout]
+
+    class Hot(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 1
+
+    x = torch.zeros(shape)
+    x[hot] = 1
+    share = float(x.mean())
+    probe = ActivationsProbe(names_of(nn.Sequential(Hot())))
+    error = math.sqrt(share * (1 - share) / 4096)
+    found = [
+        values(sample(probe, lambda: next(iter(probe._survey.telling.values()))(x), step=step), Signal.ACTIVATION_ZERO)
+        for step in range(8)
+    ]
+    shares = [1 - each["0"] for each in found]
+    assert all(abs(each - share) <= 5 * error + 1 / 4096 for each in shares)
+
+
+def test_memory_is_that_of_all_output_tensors_but_those_in_place() -> None:
+    model = nn.Sequential(nn.LSTM(6, 5, batch_first=True))
+    memory = values(
+        sample(ActivationsProbe(names_of(model)), lambda: model(torch.randn(3, 4, 6))), Signal.MEMORY_ACTIVATIONS
+    )
+    assert memory == {"0": 4 * (3 * 4 * 5 + 2 * 3 * 5)}
+    in_place = nn.Sequential(nn.Linear(4, 4).bfloat16(), nn.ReLU(inplace=True))
+    reading = sample(ActivationsProbe(names_of(in_place)), lambda: in_place(torch.randn(2, 4).bfloat16()))
+    assert values(reading, Signal.MEMORY_ACTIVATIONS) == {"0": 16, "1": 0}
+
+
+def test_only_the_first_calls_are_looked_at_but_memory_counts_all() -> None:
+    layer = nn.Linear(4, 4)
+    model = nn.Sequential(layer)
+    reading = sample(ActivationsProbe(names_of(model)), lambda: [model(torch.randn(2, 4)) for _ in range(20)])
+    assert reading.histograms[0].elements[0] == MAX_CALLS * 8
+    assert values(reading, Signal.MEMORY_ACTIVATIONS) == {"0": 20 * 32}
+
+
+def test_not_finite_values_are_counted_and_the_rest_is_measured() -> None:
     class Bad(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(1))
-
-        def forward(self, x):
-            return torch.cat([x * self.weight, torch.full((4,), float("nan")), torch.full((4,), float("inf"))])
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x, torch.full((4,), float("nan")), torch.full((4,), -float("inf"))])
 
     model = nn.Sequential(Bad())
-    debugger = watched(model, [torch.ones(8)], step=lambda m, b, *a: m(b)[0].item())
-    debugger.step()
-    activations = debugger._view(10).activations
-    assert activations is not None
-    assert activations.non_finite[0] == pytest.approx(0.5)
-    assert activations.counts[0].sum() == 8
-    assert activations.mean[0] == 1.0
-    debugger.close()
+    reading = sample(ActivationsProbe(names_of(model)), lambda: model(torch.ones(8)))
+    assert values(reading, Signal.ACTIVATION_NON_FINITE) == {"0": 0.5}
+    assert values(reading, Signal.ACTIVATION_MEAN) == {"0": 1.0}
+    assert reading.histograms[0].counts.sum() == 8
 
 
-def test_tuples_shared_layers_and_recomputation() -> None:
+UNREADABLE: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
+    "integers": (lambda y: y.long(), "integers"),
+    "booleans": (lambda y: y > 0, "integers"),
+    "sparse": (lambda y: y.to_sparse(), "not dense"),
+    "csr": (lambda y: y.relu().to_sparse_csr(), "not dense"),
+    "nested": (lambda y: torch.nested.as_nested_tensor([y, y[:2]]), "nested"),
+    "jagged": (lambda y: torch.nested.as_nested_tensor([y, y[:2]], layout=torch.jagged), "nested"),
+    "quantized": (lambda y: torch.quantize_per_tensor(y, 0.1, 0, torch.qint8), "quantized"),
+    "float8": (lambda y: y.to(torch.float8_e4m3fn), "quantized"),
+    "empty": (lambda y: y[:0], "empty"),
+    "meta": (lambda y: y.to("meta"), "meta"),
+    "no tensor": (lambda y: {"a": "text", "b": [3, None]}, "no tensor"),
+    "itself within": (lambda y: (lambda a: a.append(a) or a)([]), "no tensor"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*(nested tensors|Sparse|torch.ao|quantize).*")
+@pytest.mark.parametrize("kind", list(UNREADABLE))
+def test_outputs_that_cannot_be_read_are_said_with_a_reason(kind: str) -> None:
+    wrap, word = UNREADABLE[kind]
+
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.lstm = nn.LSTM(3, 4, batch_first=True)
-            self.head = nn.Linear(4, 4)
+            self.first = nn.Linear(6, 4)
+            self.odd = Odd()
 
-        def forward(self, x):
-            out, _ = self.lstm(x)
-            out = torch.utils.checkpoint.checkpoint(self.head, out, use_reentrant=False)
-            return self.head(out)[:, -1, :1]
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.odd(self.first(x))
+
+    class Odd(nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return wrap(x.detach())
 
     model = Model()
-    debugger = watched(model, [(torch.randn(5, 6, 3), torch.zeros(5, 1))])
-    debugger.step()
-    assert debugger.history["activations/lstm"].counts[-1].sum() == 5 * 6 * 4
-    assert debugger.history["activations/head"].counts[-1].sum() == 2 * 5 * 6 * 4
-    assert not debugger.findings
-    debugger.close()
+    probe = ActivationsProbe(names_of(model))
+    reading = sample(probe, lambda: model(torch.randn(5, 6)))
+    assert set(values(reading, Signal.ACTIVATION_MEAN)) == {"first"}
+    assert list(reasons(probe)) == ["odd"]
+    assert word in reasons(probe)["odd"]
 
 
-def test_a_probe_that_breaks_is_switched_off_and_training_goes_on() -> None:
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_complex_outputs_are_pairs_of_numbers(dtype: torch.dtype) -> None:
+    layer = nn.Linear(4, 3, dtype=dtype)
+    model = nn.Sequential(layer, nn.Linear(3, 2, dtype=dtype))
+    x = torch.randn(5, 4, dtype=dtype)
+    reading = sample(ActivationsProbe(names_of(model)), lambda: model(x))
+    truth = torch.view_as_real(layer(x).detach())
+    assert values(reading, Signal.ACTIVATION_STD)["0"] == pytest.approx(float(truth.std(correction=0)), rel=1e-5)
+
+
+def test_a_layer_that_is_not_called_is_said_until_it_is() -> None:
+    model = nn.Sequential(nn.MultiheadAttention(6, 2), nn.Linear(6, 6))
+    probe = ActivationsProbe(names_of(model))
+    x = torch.randn(3, 2, 6)
+    assert not probe.unseen(), "nothing is known yet"
+    sample(probe, lambda: model[0](x, x, x))
+    assert reasons(probe) == {"0.out_proj": NOT_CALLED, "1": NOT_CALLED}
+    sample(probe, lambda: model[1](x))
+    assert reasons(probe) == {"0.out_proj": NOT_CALLED}
+
+
+def test_lazy_modules_are_seen_from_their_first_forward() -> None:
+    model = nn.Sequential(nn.LazyConv2d(3, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4))
+    probe = ActivationsProbe(names_of(model))
+    reading = sample(probe, lambda: model(torch.randn(2, 1, 5, 5)))
+    assert set(values(reading, Signal.ACTIVATION_MEAN)) == {"0", "1", "2", "4"}
+    assert not probe.unseen()
+
+
+def test_parametrizations_are_no_layers_and_are_not_computed_again() -> None:
+    class Counts(nn.Module):
+        calls = 0
+
+        def forward(self, weight: torch.Tensor) -> torch.Tensor:
+            Counts.calls += 1
+            return weight * 2
+
+    layer = nn.Linear(4, 4, bias=False)
+    torch.nn.utils.parametrize.register_parametrization(layer, "weight", Counts())
+    model = nn.Sequential(layer)
+    Counts.calls = 0
+    probe = ActivationsProbe(names_of(model))
+    reading = sample(probe, lambda: model(torch.randn(2, 4)))
+    assert Counts.calls == 1
+    assert set(values(reading, Signal.ACTIVATION_MEAN)) == {"0"}
+    assert not probe.unseen()
+
+
+def test_under_torch_func_the_whole_batch_is_seen_and_the_gradients_are_the_same() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2), nn.Tanh())
+    model[0].bias.data[3] = -5
+    x = torch.randn(7, 4)
+    weights = dict(model.named_parameters())
+
+    def loss(w: dict[str, torch.Tensor], one: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(model, w, (one,)).square().sum()
+
+    per_sample = torch.func.vmap(torch.func.grad(loss), (None, 0))
+    plain = per_sample(weights, x)
+    results: list[Any] = []
+    reading = sample(ActivationsProbe(names_of(model)), lambda: results.append(per_sample(weights, x)))
+    assert all(torch.equal(results[0][key], plain[key]) for key in plain)
+    truth = captured(model, lambda twin: twin(x))
+    for layer, mean in values(reading, Signal.ACTIVATION_MEAN).items():
+        assert mean == pytest.approx(float(truth[layer].mean()), abs=1e-6)
+        assert reading.histograms[0].elements[int(layer)] == truth[layer].numel()
+    silent = (truth["1"].view(7, 5) == 0).all(0).float().mean()
+    assert values(reading, Signal.UNITS_SILENT) == pytest.approx({"1": float(silent), "3": 0.0})
+    assert silent > 0
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own use of it
+def test_forward_mode_gradients_are_undisturbed() -> None:
+    model = nn.Sequential(nn.Linear(4, 2000), nn.Tanh())
+    x = torch.randn(3, 4)
+    plain = torch.func.jvp(model, (x,), (x,))
+    results: list[Any] = []
+
+    def step() -> None:
+        results.extend(torch.func.jvp(model, (x,), (x,)))
+        with torch.autograd.forward_ad.dual_level():
+            dual = model(torch.autograd.forward_ad.make_dual(x, x))
+            results.append(torch.autograd.forward_ad.unpack_dual(dual).tangent.clone())
+
+    reading = sample(ActivationsProbe(names_of(model)), step)
+    assert torch.equal(results[0], plain[0])
+    assert torch.equal(results[1], plain[1])
+    assert torch.allclose(results[2], plain[1])
+    assert reading.histograms[0].elements[0] == 2 * 6000
+
+
+def test_selective_checkpointing_keeps_what_it_kept() -> None:
+    """It counts operations: ours must not be among them."""
+
+    def policy(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+        return CheckpointPolicy.MUST_SAVE
+
+    class Reduces(nn.Module):
+        """Uses an operation that a probe uses too, another way."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x - x.amax(1)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(70, 70), Reduces(), nn.Tanh(), Reduces())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return checkpoint(
+                self.body,
+                x,
+                use_reentrant=False,
+                context_fn=lambda: create_selective_checkpoint_contexts(policy),
+            )
+
+    torch.manual_seed(0)
+    model, x = Model(), torch.randn(70, 70)
+    total(model(x)).backward()
+    plain = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    reading = sample(ActivationsProbe(names_of(model)), lambda: total(model(x)).backward())
+    assert all(torch.equal(a, b.grad) for a, b in zip(plain, model.parameters(), strict=True))
+    assert (reading.histograms[0].elements == 70 * 70).all()
+
+
+def test_calls_from_another_thread_are_not_counted_and_that_is_said() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    probe = ActivationsProbe(names_of(model))
+
+    def step() -> None:
+        model[0](torch.randn(3, 4))
+        thread = threading.Thread(target=lambda: model(torch.randn(50, 4)))
+        thread.start()
+        thread.join()
+
+    reading = sample(probe, step)
+    assert reading.histograms[0].elements.tolist() == [12]
+    assert "another thread" in reasons(probe)["1"]
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), torch.OutOfMemoryError("full"), MemoryError("full")])
+def test_a_hook_that_raises_does_not_reach_the_forward(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(output: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("nbdebug.probes.activations.first_readable", breaks)
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    probe = ActivationsProbe(names_of(model))
+    probe.begin(1)
+    assert model(torch.randn(2, 4)).shape == (2, 4)
+    probe.unhook()
+    with pytest.raises(type(error), match=str(error)):
+        probe.finish()
+    probe.drop()
+    assert hooks_on(model) == 0
+    assert probe._hooks.error is None, "its traceback would hold the user's tensors"
+
+
+def test_users_own_tensor_types_do_not_run_their_code_in_hooks() -> None:
     class Strange(torch.Tensor):
         @classmethod
-        def __torch_function__(cls, func, types, args=(), kwargs=None):
-            if "detach" in getattr(func, "__name__", ""):
-                raise TypeError("no detaching here")
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if getattr(func, "__name__", "") in {"detach", "view", "index_select", "amax"}:
+                raise TypeError("not here")
             return super().__torch_function__(func, types, args, kwargs)
 
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.weight = nn.Parameter(torch.ones(1))
+            self.weight = nn.Parameter(torch.ones(3))
 
-        def forward(self, x):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             return (x * self.weight).as_subclass(Strange)
 
-    def step(model, batch, loss_fn, optimizer):
-        model(batch)
-        return 1.0
-
-    debugger = watched(Model(), [torch.ones(3)], step)
-    debugger.run(steps=3)
-    assert [finding.cause for finding in debugger.findings] == ["watching_disabled"]
-    assert "no detaching here" in debugger.findings[0].detail
-    assert debugger.status.step == 3
-    debugger.close()
+    model = nn.Sequential(Model())
+    reading = sample(ActivationsProbe(names_of(model)), lambda: model(torch.ones(2, 3)))
+    assert values(reading, Signal.ACTIVATION_MEAN) == {"0": 1.0}
 
 
-@pytest.mark.parametrize("shape", [(64, 32, 32, 32), (128, 4096), (256, 256), (16, 3, 224, 224), (100_003,)])
-def test_samples_see_every_index_of_every_dimension_alike(shape: tuple[int, ...]) -> None:
-    for axis, extent in enumerate(shape):
-        index = torch.arange(extent, dtype=torch.float32).view([-1 if a == axis else 1 for a in range(len(shape))])
-        sample = strided_sample(index.expand(shape).contiguous(), turn=3)
-        assert 3500 <= len(sample) <= 4096
-        if extent <= 64:
-            shares = torch.bincount(sample.long(), minlength=extent) / len(sample)
-            assert (shares - 1 / extent).abs().max() < 5 * (1 / extent / len(sample)) ** 0.5 + 1e-3
-        assert sample.mean().item() == pytest.approx((extent - 1) / 2, rel=0.06)
+def test_two_probes_on_one_model_and_a_copy_made_within_the_step() -> None:
+    model = nn.Sequential(nn.Linear(4, 4))
+    one, other = (ActivationsProbe(names_of(model)) for _ in range(2))
+    one.begin(1)
+    other.begin(1)
+    twin = copy.deepcopy(model)
+    model(torch.ones(2, 4))
+    twin(torch.ones(50, 4))
+    for probe in (one, other):
+        probe.unhook()
+        arrays = [t.to(torch.float64).numpy() for t in probe.finish()]
+        assert probe.read(arrays).histograms[0].elements.tolist() == [8]
+    assert hooks_on(model) == 0
 
 
-def test_a_sample_moves_with_the_turn_and_draws_nothing() -> None:
-    tensor = torch.arange(100_000.0)
-    state = torch.get_rng_state()
-    assert not torch.equal(strided_sample(tensor, 1), strided_sample(tensor, 2))
-    assert torch.equal(torch.get_rng_state(), state)
+def test_dropping_a_step_leaves_nothing() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU6(inplace=True), nn.Dropout(0.1))
+    probe = ActivationsProbe(names_of(model))
+    probe.begin(1)
+    model(torch.ones(2, 4))
+    probe.drop()
+    assert hooks_on(model) == 0
+    assert not sample(probe, lambda: None).columns
 
 
-def test_memory_formats_other_than_contiguous() -> None:
-    tensor = torch.randn(8, 4, 6, 6).to(memory_format=torch.channels_last)
-    for view in (tensor, tensor.transpose(1, 3), tensor[:, ::2]):
-        sample = strided_sample(view, 0)
-        assert torch.equal(sample.sort().values, view.flatten().sort().values)
+BENDS: dict[str, tuple[nn.Module, Callable[[np.ndarray[Any, Any]], Any]]] = {
+    "tanh": (nn.Tanh(), lambda x: 1 - np.tanh(x) ** 2 < 0.05),
+    "sigmoid": (nn.Sigmoid(), lambda x: 4 / (1 + np.exp(-x)) * (1 - 1 / (1 + np.exp(-x))) < 0.05),
+    "softsign": (nn.Softsign(), lambda x: 1 / (1 + np.abs(x)) ** 2 < 0.05),
+    "hardtanh": (nn.Hardtanh(-2, 5), lambda x: (x <= -2) | (x >= 5)),
+    "hardtanh in place": (nn.Hardtanh(-2, 5, inplace=True), lambda x: (x <= -2) | (x >= 5)),
+    "relu6": (nn.ReLU6(), lambda x: x >= 6),
+    "relu6 in place": (nn.ReLU6(inplace=True), lambda x: x >= 6),
+    "hardsigmoid": (nn.Hardsigmoid(inplace=True), lambda x: np.abs(x) >= 3),
+}
+
+
+@pytest.mark.parametrize("name", list(BENDS))
+def test_saturation_is_where_the_derivative_of_the_input_has_gone(name: str) -> None:
+    module, saturated = BENDS[name]
+    torch.manual_seed(0)
+    x = torch.randn(40, 100) * 4
+    truth = float(np.mean(saturated(x.double().numpy())))
+    model = nn.Sequential(module)
+    reading = sample(ActivationsProbe(names_of(model)), lambda: model(x.clone()))
+    assert values(reading, Signal.SATURATED) == {"0": pytest.approx(truth, abs=1e-9)}
+    assert 0.02 < truth < 0.7
+
+
+def test_others_do_not_saturate() -> None:
+    model = nn.Sequential(nn.ReLU(), nn.Softmax(-1), nn.GELU())
+    assert not values(sample(ActivationsProbe(names_of(model)), lambda: model(torch.randn(3, 4))), Signal.SATURATED)
+
+
+def test_only_what_is_wanted_is_measured() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+    probe = ActivationsProbe(names_of(model), values=False, saturation=False)
+    reading = sample(probe, lambda: model(torch.randn(3, 4)))
+    assert (
+        {column.signal for column in reading.columns}
+        <= set(probe.signals)
+        == {
+            Signal.UNITS_SILENT,
+            Signal.UNITS_DEAD,
+            Signal.INPUT_UNITS_DEAD,
+        }
+    )
+    assert not reading.histograms

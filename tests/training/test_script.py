@@ -508,7 +508,7 @@ def test_only_what_the_run_needs_is_in_its_script(done: Done) -> None:
         "factor": ["adam, cosine", "a gan"],
         "class Batches": ["seeds", "from within an epoch"],
         "def evaluate(": ["lbfgs", "a gan"],
-        "def _random_sources(": ["a gan", "generators everywhere"],
+        "def generators_in(": ["a gan", "generators everywhere"],
         "ReduceLROnPlateau": ["rmsprop, plateau"],
         "is_sparse": ["sparse gradients, a rate tensor", "a gan", "averaged weights, a scaler, metrics"],
         "dataclasses": list(CASES),

@@ -1,66 +1,86 @@
 """The gradient chart: mean and largest |g| of every layer, on a log axis, before and after clipping.
 
 Pure; drawing thread. The traces ``mean``, ``max``, ``mean clipped`` and ``max clipped`` hold exactly the values
-given, in the order of the layers. What a log axis cannot show stands at its edge: ``missing`` (no gradient),
-``frozen``, ``zero`` at the bottom, ``not finite`` at the top.
+given, in the order of the layers; of a group, the mean of the means and the largest of all. What a log axis cannot
+show stands at its edge: ``missing`` (no gradient), ``frozen``, ``zero`` at the bottom, ``not finite`` at the top.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from nbdebug.dashboard import theme, words
-from nbdebug.dashboard.figures.panel import Array, Drawing, Json, cover
+from nbdebug.dashboard.figures import rowwise
+from nbdebug.dashboard.figures.panel import Array, Drawing, Floats, Json, cover
+from nbdebug.dashboard.figures.rowwise import Table
+from nbdebug.dashboard.grouping import Rows, place
+from nbdebug.dashboard.lens import Lens
 from nbdebug.records.commands import Clip, ClipMode
-from nbdebug.records.frames import GradientFlow, GradientState
+from nbdebug.records.layers import GradientState, LayerValues
+from nbdebug.records.signals import Signal
 from nbdebug.records.view import View
 
-LABEL = 14
 EDGES = {
     "missing": (0.035, "bad", "x", "no gradient (None)"),
     "frozen": (0.035, "mute", "square", "frozen: requires no gradient"),
     "zero": (0.035, "warn", "circle-open", "gradient exactly 0"),
     "not finite": (0.965, "bad", "triangle-up", "NaN or inf"),
 }
+SAID = (("not finite", "not finite"), ("missing", "without gradient"), ("zero", "at 0"), ("frozen", "frozen"))
+TRACES = {
+    "mean": Signal.GRADIENT_MEAN,
+    "max": Signal.GRADIENT_MAX,
+    "mean clipped": Signal.GRADIENT_MEAN_CLIPPED,
+    "max clipped": Signal.GRADIENT_MAX_CLIPPED,
+}
+Masks = dict[str, NDArray[np.bool_]]
 
 
 class GradientFlowPanel:
-    """|g| per layer."""
+    """|g| per layer, or per group of layers."""
 
     name = "gradient_flow"
     title = "Gradient flow"
+    tab = ""
+    period_s = 0.2
+
+    def __init__(self, lens: Lens | None = None) -> None:
+        self._lens = lens or Lens()
 
     def inputs(self, view: View) -> tuple[object, ...]:
-        """The latest measured gradients and the clipping rule."""
-        return (view.gradients, view.gradients_step, view.knobs.clip)
+        """The latest numbers, the rows, and the clipping rule."""
+        return (view.layers.latest, self._lens.rows(view), view.knobs.clip)
 
     def draw(self, view: View) -> Drawing:
         """The values as given; the axis in whole decades, so that it stays put."""
-        flow = view.gradients
-        if flow is None or not flow.layers:
+        table = self._table(view)
+        if table is None:
             return cover("gradients per layer, from the first step on")
-        clipped = view.knobs.clip.mode is not ClipMode.OFF
-        arrays: dict[tuple[str, str], Array] = {("mean", "y"): flow.mean, ("max", "y"): flow.max}
-        if clipped:
-            arrays |= {("mean clipped", "y"): flow.clipped_mean, ("max clipped", "y"): flow.clipped_max}
-        for name, where in edges(flow).items():
-            arrays[name, "y"] = np.where(where, EDGES[name][0], np.nan)
+        clip, masks = view.knobs.clip, edges(table.latest)
+        clipped = clip.mode is not ClipMode.OFF
+        arrays: dict[tuple[str, str], Array] = {}
+        for name, signal in TRACES.items():
+            if clipped or "clipped" not in name:
+                arrays[name, "y"] = (table.largest if "max" in name else table.mean)(signal)
+        drawn = list(arrays.values())
+        for name, where in masks.items():
+            arrays[name, "y"] = np.where(table.some(where), EDGES[name][0], np.nan)
         return Drawing(
-            readout=readout(flow, clipped, view.gradients_step),
-            structure=(flow.layers, clipped),
+            readout=readout(table, clipped, view.layers.step),
+            structure=(table.rows, clipped),
             arrays=arrays,
-            layout={"yaxis": _axis(flow, view.knobs.clip), **_clip_line(view.knobs.clip)},
+            layout={"yaxis": _axis(drawn, clip), **_clip_line(clip)},
         )
 
     def skeleton(self, view: View) -> go.Figure:
-        """Bars over layer names; few enough tick labels to read, the full name on hover."""
-        flow = view.gradients
-        assert flow is not None
-        names = [words.plain(name) for name in flow.layers]
+        """Bars over layer names; the browser writes as many names as fit."""
+        table = self._table(view)
+        assert table is not None
+        names = [rowwise.name(row) for row in table.rows]
         blue, hover = theme.tone("train"), "<b>%{x}</b><br>{} |g| %{y:.3g}<extra></extra>"
         figure = go.Figure()
         outline = {"color": theme.tone("panel"), "opacity": 0.95, "line": {"color": blue, "width": 1}}
@@ -69,7 +89,7 @@ class GradientFlowPanel:
         if view.knobs.clip.mode is not ClipMode.OFF:
             width = max(2, min(16, 280 // len(names)))
             for name in ("max clipped", "mean clipped"):
-                line = {"color": theme.tone("clip"), "width": 2 if name == "mean clipped" and len(names) < 60 else 1.2}
+                line = {"color": theme.tone("clip"), "width": 2 if name == "mean clipped" else 1.2}
                 marker = {"symbol": "line-ew", "size": width, "line": line}
                 figure.add_scatter(
                     name=name, x=names, mode="markers", marker=marker, hovertemplate=hover.replace("{}", name)
@@ -79,38 +99,51 @@ class GradientFlowPanel:
                 name=name, x=names, yaxis="y2", mode="markers", hovertemplate=f"<b>%{{x}}</b><br>{text}<extra></extra>",
                 marker={"symbol": symbol, "size": max(5, min(9, 420 // len(names))), "color": theme.tone(colour)},
             )  # fmt: skip
-        ticks = _ticks(flow.layers)
         figure.update_layout(
             template=theme.template(),
-            uirevision=str(len(names)),
+            uirevision=str(hash(tuple(names))),
+            meta=rowwise.meta(table.rows),
             barmode="overlay",
-            bargap=0.25 if len(names) < 60 else 0.1,
+            bargap=0.25,
             xaxis={
                 "type": "category", "showgrid": False, "range": [-0.6, len(names) - 0.4],
-                "tickmode": "array", "tickangle": 0, "tickvals": [names[i] for i in ticks],
-                "ticktext": [words.plain(words.shorten(flow.layers[i], LABEL)) for i in ticks],
+                "tickmode": "array", "tickangle": 0, "tickvals": [], "ticktext": [],
             },
             yaxis={"type": "log", "tickmode": "array"},
             yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
         )  # fmt: skip
         return figure
 
+    def _table(self, view: View) -> Table | None:
+        return measured(view.layers.latest, self._lens.rows(view))
 
-def edges(flow: GradientFlow) -> dict[str, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+
+def measured(latest: LayerValues | None, rows: Rows | None = None) -> Table | None:
+    """The rows with layers whose gradient was looked at, each layer by itself without ``rows``; ``None`` without."""
+    if latest is None:
+        return None
+    _, there = latest.of(Signal.GRADIENT_STATE)
+    table = rowwise.table(latest, rows or place(latest.layers), there)
+    return table if table.rows else None
+
+
+def edges(latest: LayerValues) -> Masks:
     """Which layers stand at an edge of the axis, and why; masks of shape ``(layers,)``."""
-    present = flow.state == GradientState.PRESENT
-    finite = np.isfinite(flow.mean) & np.isfinite(flow.max)
+    state, there = latest.of(Signal.GRADIENT_STATE)
+    mean, known = latest.of(Signal.GRADIENT_MEAN)
+    largest, _ = latest.of(Signal.GRADIENT_MAX)
+    present = there & known & (state == GradientState.PRESENT)
     return {
-        "missing": flow.state == GradientState.MISSING,
-        "frozen": flow.state == GradientState.FROZEN,
-        "zero": present & (flow.max == 0),
-        "not finite": present & ~finite,
+        "missing": there & (state == GradientState.MISSING),
+        "frozen": there & (state == GradientState.FROZEN),
+        "zero": present & (largest == 0),
+        "not finite": present & ~(np.isfinite(mean) & np.isfinite(largest)),
     }
 
 
-def decades(flow: GradientFlow, clip: Clip) -> list[float]:
+def decades(drawn: list[Array], clip: Clip) -> list[float]:
     """The axis' ends as powers of ten: whole decades around every value shown, and the clip line."""
-    values = np.concatenate([flow.mean, flow.max, flow.clipped_mean, flow.clipped_max])
+    values = np.concatenate(drawn)
     shown = values[np.isfinite(values) & (values > 0)]
     if clip.mode is ClipMode.VALUE and clip.threshold > 0:
         shown = np.append(shown, clip.threshold)
@@ -120,42 +153,35 @@ def decades(flow: GradientFlow, clip: Clip) -> list[float]:
     return [max(low, high - 12) - 0.12, float(max(high, low + 1))]
 
 
-def readout(flow: GradientFlow, clipped: bool, step: int) -> str:
+def readout(table: Table, clipped: bool, step: int) -> str:
     """``mean ▮ max ▯ · conv1 40 × below head · 2 without gradient``."""
     parts = ["mean ▮ max ▯" + (" clipped ▬" if clipped else "")]
-    masks = edges(flow)
-    for name, word in (
-        ("not finite", "not finite"),
-        ("missing", "without gradient"),
-        ("zero", "at 0"),
-        ("frozen", "frozen"),
-    ):
-        if amount := int(masks[name].sum()):
+    masks, chosen = edges(table.latest), [place for at in table.at for place in at]
+    for name, word in SAID:
+        if amount := int(masks[name][chosen].sum()):
             parts.append(f"{amount} {word}")
-    usable = np.where(np.isfinite(flow.mean) & (flow.mean > 0), flow.mean, np.nan)
+    mean = table.mean(Signal.GRADIENT_MEAN)
+    usable: Floats = np.where(np.isfinite(mean) & (mean > 0), mean, np.nan)
     if np.isfinite(usable).sum() > 1:
         low, high = int(np.nanargmin(usable)), int(np.nanargmax(usable))
-        ratio = usable[high] / usable[low]
-        parts.append(f"{_called(flow.layers[low])} {ratio:,.3g} × below {_called(flow.layers[high])}")
+        times, small, large = usable[high] / usable[low], table.rows[low], table.rows[high]
+        parts.append(f"{rowwise.called(small)} {times:,.3g} × below {rowwise.called(large)}")
     return " · ".join([*parts, f"step {words.count(step)}"])
 
 
-def _axis(flow: GradientFlow, clip: Clip) -> dict[str, Json]:
-    low, high = decades(flow, clip)
-    stride = max(1, math.ceil((high - low) / 7))
+def _axis(drawn: list[Array], clip: Clip) -> dict[str, Json]:
+    low, high = decades(drawn, clip)
+    return {"range": [low, high], **power_ticks(low, high)}
+
+
+def power_ticks(low: float, high: float, most: int = 7) -> dict[str, Json]:
+    """Ticks at whole powers of ten between two exponents."""
+    stride = max(1, math.ceil((high - low) / most))
     powers = range(math.ceil(low), math.floor(high) + 1, stride)
     return {
-        "range": [low, high],
         "tickvals": [10.0**power for power in powers],
-        "ticktext": [f"1e{power}" for power in powers],
+        "ticktext": ["1" if power == 0 else f"1e{power}" for power in powers],
     }
-
-
-def _ticks(layers: Sequence[str]) -> list[int]:
-    """The layers whose names are written out: as many as fit beside each other in the narrowest chart."""
-    longest = max(min(len(name), LABEL) for name in layers)
-    stride = math.ceil(len(layers) / max(2, 62 // (longest + 2)))
-    return list(range(stride // 2, len(layers), stride)) if stride > 1 else list(range(len(layers)))
 
 
 def _clip_line(clip: Clip) -> dict[str, Json]:
@@ -163,22 +189,9 @@ def _clip_line(clip: Clip) -> dict[str, Json]:
     if clip.mode is not ClipMode.VALUE or clip.threshold <= 0:
         return {"shapes": [], "annotations": []}
     line = {"color": theme.tone("clip"), "width": 1.2, "dash": "dash"}
-    shape = {
-        "type": "line",
-        "xref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "y0": clip.threshold,
-        "y1": clip.threshold,
-        "line": line,
-    }
+    ends = {"xref": "paper", "x0": 0, "x1": 1, "y0": clip.threshold, "y1": clip.threshold}
     label = {
         "xref": "paper", "x": 1, "y": math.log10(clip.threshold), "xanchor": "right", "yanchor": "bottom",
         "text": f"clip {clip.threshold:g}", "showarrow": False, "font": {"size": 10.5, "color": theme.tone("clip")},
     }  # fmt: skip
-    return {"shapes": [shape], "annotations": [label]}
-
-
-def _called(layer: str) -> str:
-    """A layer's name in a sentence; a bare number needs the word before it."""
-    return f"layer {layer}" if layer[:1].isdigit() else layer
+    return {"shapes": [{"type": "line", **ends, "line": line}], "annotations": [label]}

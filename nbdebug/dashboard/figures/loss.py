@@ -38,6 +38,8 @@ class Loss:
 
     name = "loss"
     title = "Loss"
+    tab = ""
+    period_s = 0.0
 
     def __init__(self, legend: Legend | None = None) -> None:
         self._legend = legend or Legend()

@@ -27,7 +27,7 @@ class Drawing:
 
     ``arrays`` maps (trace name, plotly attribute) to values of one or two dimensions, which travel as float64.
     ``layout`` and ``traces`` (by trace name) are small patches laid over the skeleton. ``readout`` says it in a line.
-    ``empty`` is the hint shown instead of the chart while there is nothing to draw.
+    ``empty`` is the hint shown instead of the chart while there is nothing to draw. ``title`` replaces the panel's.
     """
 
     readout: str
@@ -36,13 +36,20 @@ class Drawing:
     layout: Mapping[str, Json] = field(default_factory=dict)
     traces: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
     empty: str = ""
+    title: str = ""
 
 
 class Panel(Protocol):
-    """One chart. All methods are functions of the view, and of the legend where the chart shows runs."""
+    """One chart or table. All methods are functions of the view, and of the legend or the lens where it has one.
+
+    ``tab`` is the tab it is in, empty for none: what nobody looks at is not drawn. ``period_s`` is how long a drawing
+    stays at least, in seconds, 0 for no such limit.
+    """
 
     name: str
     title: str
+    tab: str
+    period_s: float
 
     def inputs(self, view: View) -> tuple[object, ...]:
         """What the drawing depends on; while these are the same objects, or equal numbers, the last drawing is kept."""
@@ -52,8 +59,8 @@ class Panel(Protocol):
         """The chart's present content; well under a millisecond."""
         ...
 
-    def skeleton(self, view: View) -> go.Figure:
-        """Template, traces and layout without numbers; traces have unique names."""
+    def skeleton(self, view: View) -> go.Figure | Json:
+        """Template, traces and layout without numbers; traces have unique names. Of a table, what its columns are."""
         ...
 
 

@@ -25,6 +25,8 @@ class VerdictPanel:
 
     name = "verdict"
     title = "Verdict"
+    tab = "runs"
+    period_s = 0.0
 
     def __init__(self, legend: Legend | None = None) -> None:
         self._legend = legend or Legend()

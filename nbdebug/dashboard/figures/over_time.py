@@ -1,0 +1,300 @@
+"""One quantity of all layers over steps: update : weight, norms, dead or saturated units.
+
+Pure; drawing thread. Few layers have a line each, the trace of their name; of a stretch of steps both extremes are
+drawn, so that no spike is lost. Of many, every group has the line of its median, over the band from the smallest to
+the largest of all, and the worst few layers one each. The trace ``steps`` only carries the steps, which all share.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from nbdebug.dashboard import theme, words
+from nbdebug.dashboard.figures import rowwise
+from nbdebug.dashboard.figures.gradient_flow import power_ticks
+from nbdebug.dashboard.figures.panel import Array, Drawing, Floats, Json, cover
+from nbdebug.dashboard.grouping import Row, Rows
+from nbdebug.dashboard.lens import QUANTITIES, Lens
+from nbdebug.records.signals import Signal
+from nbdebug.records.view import Tracks, View
+
+HEALTHY = (3e-4, 3e-3)
+IDEAL = 1e-3
+MOST_STRETCHES = 256
+FEW_STRETCHES = 128
+MANY_LINES = 16
+WORST = 3
+SHARES = (Signal.UNITS_DEAD, Signal.SATURATED)
+MUCH = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """What is drawn: ``own`` layers a line each, ``groups`` one together; ``at`` are their places in ``tracks``."""
+
+    tracks: Tracks
+    own: tuple[Row, ...]
+    own_at: tuple[int, ...]
+    groups: tuple[Row, ...]
+    at: tuple[list[int], ...]
+    worst: tuple[int, ...]
+    last: Floats
+
+    @property
+    def all_at(self) -> list[int]:
+        """The places of everything in the present part of the tree."""
+        return [place for at in self.at for place in at] or list(self.own_at)
+
+
+class OverTimePanel:
+    """Lines over steps, one per layer."""
+
+    name = "over_time"
+    title = "Update : weight"
+    tab = ""
+    period_s = 0.3
+
+    def __init__(self, lens: Lens | None = None) -> None:
+        self._lens = lens or Lens()
+
+    def inputs(self, view: View) -> tuple[object, ...]:
+        """The tracks, the rows, and which layer is chosen: of many, it has a line for that."""
+        return (self._tracks(view), self._lens.rows(view), self._lens.quantity, self._lens.layer)
+
+    def draw(self, view: View) -> Drawing:
+        """The values as recorded; on a log axis what is not positive is left out and counted."""
+        quantity = self._lens.quantity
+        title = QUANTITIES[quantity].capitalize()
+        lines = self._lines(view)
+        if lines is None:
+            why = f"no {QUANTITIES[quantity]} measured" if view.layers.latest is not None else "from the first step on"
+            return replace(cover(why), title=title)
+        arrays = _arrays(lines)
+        drawn = [array for (_, attribute), array in arrays.items() if attribute == "y"]
+        axis, ends = _axis(quantity, drawn)
+        return Drawing(
+            readout=readout(lines, view.layers.step),
+            structure=(lines.own, lines.groups, quantity),
+            arrays=arrays,
+            layout={"yaxis": axis, "meta": {"lit": _lit(lines)}, **_band(quantity, ends)},
+            title=title,
+        )
+
+    def skeleton(self, view: View) -> go.Figure:
+        """All lines alike: which are lit is up to the numbers and to the person."""
+        lines = self._lines(view)
+        assert lines is not None
+        figure, blue = go.Figure(), theme.tone("train")
+        figure.add_scatter(name="steps", visible=False)
+        if lines.groups:
+            edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+            figure.add_scatter(name="least", **edge)
+            figure.add_scatter(name="most", fill="tonexty", fillcolor=blue, opacity=0.14, **edge)
+        for row in (*lines.groups, *lines.own):
+            of = "median of " if row.is_group else ""
+            figure.add_scatter(
+                name=rowwise.name(row), mode="lines", connectgaps=False, line={"color": blue, "width": 1}, opacity=0.45,
+                hovertemplate=f"<b>{rowwise.name(row)}</b><br>{of}%{{y:.3g}} at step %{{x:,}}<extra></extra>",
+            )  # fmt: skip
+        figure.update_layout(
+            template=theme.template(),
+            uirevision=str(hash((lines.groups, lines.own, self._lens.quantity))),
+            meta=rowwise.meta((*lines.groups, *lines.own))
+            | {"traces": [*map(rowwise.name, (*lines.groups, *lines.own))]},
+            margin={"t": 12, "r": 12},
+            xaxis={"title": {"text": "step"}, "tickformat": ",d", "nticks": 7},
+        )
+        return figure
+
+    def _tracks(self, view: View) -> Tracks | None:
+        return next((each for each in view.layers.tracks if each.signal is self._lens.quantity), None)
+
+    def _lines(self, view: View) -> Lines | None:
+        tracks = self._tracks(view)
+        if tracks is None or not tracks.steps.size:
+            return None
+        return lines_of(tracks, self._lens.rows(view), self._lens.layer)
+
+
+def lines_of(tracks: Tracks, rows: Rows, layer: str) -> Lines | None:
+    """Which layers have a line; ``None`` if none of these rows was measured."""
+    known = tracks_known(tracks)
+    found = rows.having({name: index for index, name in enumerate(tracks.layers) if known[index]})
+    if not found:
+        return None
+    last = latest(tracks)
+    places = [place for _, at in found for place in at]
+    badness = np.nan_to_num(_badness(tracks.signal, last[places]), nan=-np.inf, posinf=1e9)
+    order = [places[index] for index in np.argsort(-badness, kind="stable") if np.isfinite(badness[index])]
+    grouped = any(row.is_group for row, _ in found)
+    stretches = FEW_STRETCHES if len(found) > MANY_LINES else MOST_STRETCHES
+    tracks = thinned(tracks, stretches)
+    if not grouped:
+        own, at = tuple(row for row, _ in found), tuple(at[0] for _, at in found)
+        return Lines(tracks, own, at, (), (), tuple(order[:1]), last)
+    chosen = order[:WORST]
+    if layer in rows.row_of and layer in tracks.layers and tracks.layers.index(layer) not in chosen:
+        chosen.append(tracks.layers.index(layer))
+    own = tuple(Row(tracks.layers[place], tracks.layers[place], (tracks.layers[place],)) for place in sorted(chosen))
+    groups = [(row, at) for row, at in found if row.is_group or row.key not in {each.key for each in own}]
+    return Lines(
+        tracks, own, tuple(sorted(chosen)), tuple(row for row, _ in groups), tuple(at for _, at in groups),
+        tuple(order[:1]), last,
+    )  # fmt: skip
+
+
+def tracks_known(tracks: Tracks) -> NDArray[np.bool_]:
+    """Which layers have anything measured at all; ``(layers,)``."""
+    return np.asarray((np.isfinite(tracks.high) | tracks.odd).any(axis=0))
+
+
+def latest(tracks: Tracks) -> Floats:
+    """The last finite value of each layer, NaN without one; ``(layers,)``."""
+    finite = np.isfinite(tracks.high)
+    where = len(tracks.steps) - 1 - np.argmax(finite[::-1], axis=0)
+    values: Floats = np.where(finite.any(axis=0), tracks.high[where, np.arange(len(tracks.layers))], np.nan)
+    return values
+
+
+def thinned(tracks: Tracks, most: int) -> Tracks:
+    """Neighbouring stretches joined, a power of two of them, until there are at most ``most``; extremes are kept."""
+    count = len(tracks.steps)
+    width = 1
+    while -(-count // width) > most:
+        width *= 2
+    if width == 1:
+        return tracks
+    starts = np.arange(0, count, width)
+    ends = np.minimum(starts + width, count) - 1
+    return Tracks(
+        tracks.signal,
+        tracks.layers,
+        tracks.steps[ends],
+        np.fmin.reduceat(tracks.low, starts, axis=0),
+        np.fmax.reduceat(tracks.high, starts, axis=0),
+        np.logical_or.reduceat(tracks.odd, starts, axis=0),
+    )
+
+
+def readout(lines: Lines, step: int) -> str:
+    """``median 1.4e-3 · worst blocks.2 at 2.1e-1``."""
+    signal, places = lines.tracks.signal, lines.all_at
+    last = lines.last[places]
+    known = last[np.isfinite(last)]
+    parts = [f"median {_value(signal, float(np.median(known)))}"] if known.size else []
+    if lines.worst:
+        worst = lines.worst[0]
+        word = "worst" if signal is Signal.UPDATE_RATIO else "highest"
+        name = rowwise.called(Row(lines.tracks.layers[worst], "", (lines.tracks.layers[worst],)))
+        parts.append(f"{word} {name} at {_value(signal, float(lines.last[worst]))}")
+    still = int((last == 0).sum()) if signal not in SHARES else 0
+    parts += [f"{still} at 0"] if still else []
+    odd = int(lines.tracks.odd[:, places].any(axis=0).sum())
+    parts += [f"NaN or inf in {words.plural(odd, 'layer')}"] if odd else []
+    return " · ".join([*parts, f"step {words.count(step)}"])
+
+
+def _value(signal: Signal, value: float) -> str:
+    return words.percent(value) if signal in SHARES else words.rate(value)
+
+
+def _badness(signal: Signal, values: Floats) -> Floats:
+    """How much a layer stands out: from the healthy ratio in orders of magnitude, else by size."""
+    if signal is not Signal.UPDATE_RATIO:
+        return values
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart: Floats = np.abs(np.log10(values / IDEAL))
+    return apart
+
+
+def _lit(lines: Lines) -> dict[str, Json] | None:
+    """The line to light while no layer is chosen: the worst, in a warning's colour where it is out of bounds."""
+    if not lines.worst:
+        return None
+    place = lines.worst[0]
+    name, value = lines.tracks.layers[place], float(lines.last[place])
+    if lines.tracks.signal is Signal.UPDATE_RATIO:
+        off = not HEALTHY[0] / 3 <= value <= HEALTHY[1] * 3
+    else:
+        off = lines.tracks.signal in SHARES and value > MUCH
+    if not off and lines.tracks.signal in SHARES and value == 0:
+        return None
+    return {"key": name, "color": theme.tone("bad" if off else "train")}
+
+
+def _arrays(lines: Lines) -> dict[tuple[str, str], Array]:
+    tracks = lines.tracks
+    steps = np.repeat(tracks.steps, 2)
+    arrays: dict[tuple[str, str], Array] = {("steps", "x"): steps}
+    if lines.groups:
+        places = lines.all_at
+        low, high = _positive(tracks.signal, tracks.low[:, places]), _positive(tracks.signal, tracks.high[:, places])
+        arrays["least", "y"] = np.repeat(np.fmin.reduce(low, axis=1), 2)
+        arrays["most", "y"] = np.repeat(np.fmax.reduce(high, axis=1), 2)
+        for row, at in zip(lines.groups, lines.at, strict=True):
+            arrays[rowwise.name(row), "y"] = np.repeat(_median(_positive(tracks.signal, tracks.high[:, at])), 2)
+    for row, place in zip(lines.own, lines.own_at, strict=True):
+        both = np.column_stack([tracks.low[:, place], tracks.high[:, place]]).ravel()
+        arrays[rowwise.name(row), "y"] = _positive(tracks.signal, both)
+    return arrays
+
+
+def _positive(signal: Signal, values: Floats) -> Floats:
+    """What the axis can show."""
+    if signal in SHARES:
+        return values
+    shown: Floats = np.where(values > 0, values, np.nan)
+    return shown
+
+
+def _median(values: Floats) -> Floats:
+    """The median of each row, NaN left aside, NaN of nothing; ``(n,)``."""
+    ordered = np.sort(values, axis=1)  # NaN last
+    amount = np.isfinite(values).sum(axis=1)
+    rows = np.arange(len(values))
+    low, high = (
+        ordered[rows, np.maximum(amount - 1, 0) // 2],
+        ordered[rows, np.minimum(amount // 2, ordered.shape[1] - 1)],
+    )
+    middle: Floats = np.where(amount > 0, (low + high) / 2, np.nan)
+    return middle
+
+
+def _axis(signal: Signal, drawn: list[Array]) -> tuple[dict[str, Json], tuple[float, float]]:
+    """The vertical axis, and its ends as plotly has them."""
+    if signal in SHARES:
+        top = max((float(np.nanmax(array)) for array in drawn if np.isfinite(array).any()), default=0.0)
+        end = next(limit for limit in (0.1, 0.25, 0.5, 1.0, math.inf) if top <= limit * 0.98 or limit >= 1.0)
+        return {"type": "linear", "range": [-0.02 * end, 1.04 * end], "tickformat": ".0%", "nticks": 5}, (0.0, end)
+    values = np.concatenate(drawn)
+    finite = values[np.isfinite(values)]
+    ends = [1e-4, 1e-2] if signal is Signal.UPDATE_RATIO else []
+    low = math.floor(math.log10(min([*ends, *([finite.min()] if finite.size else [])], default=0.1)))
+    high = math.ceil(math.log10(max([*ends, *([finite.max()] if finite.size else [])], default=1.0)))
+    low = max(low, high - 14)
+    high = max(high, low + 1)
+    if high - low == 1 and finite.size and finite.max() / finite.min() < 5:
+        middle, half = math.log10(math.sqrt(finite.min() * finite.max())), 0.5
+        return {"type": "log", "range": [middle - half, middle + half], "tickmode": "auto", "nticks": 4}, (low, high)
+    return {"type": "log", "range": [low - 0.05, high], "tickmode": "array", **power_ticks(low, high)}, (low, high)
+
+
+def _band(signal: Signal, ends: tuple[float, float]) -> dict[str, Json]:
+    """Where update : weight is healthy."""
+    if signal is not Signal.UPDATE_RATIO:
+        return {"shapes": [], "annotations": []}
+    low, high = HEALTHY
+    shape = {
+        "type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": low, "y1": high, "line": {"width": 0},
+        "fillcolor": theme.tone("ok"), "opacity": 0.12, "layer": "below",
+    }  # fmt: skip
+    label = {
+        "xref": "paper", "x": 1, "xanchor": "right", "y": math.log10(low), "yanchor": "bottom", "text": "healthy",
+        "showarrow": False, "font": {"size": 10.5, "color": theme.tone("ok")}, "name": "band",
+    }  # fmt: skip
+    return {"shapes": [shape], "annotations": [label]}

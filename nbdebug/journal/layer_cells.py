@@ -1,0 +1,116 @@
+"""Cells: what buckets of steps hold of each signal of each layer, as arrays, and how buckets are joined. Pure.
+
+A cell takes 15 bytes a bucket.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+CELL_BYTES = 15
+OFFSET_BITS = 16
+LARGEST = float(np.finfo(np.float32).max)
+ODD = np.array([0.0, np.nan, np.inf, -np.inf])  # what the codes mean; 0 is nothing odd
+NAN, POSITIVE, NEGATIVE = 1, 2, 3
+NOTHING: tuple[tuple[str, float], ...] = (
+    ("low", np.nan), ("high", np.nan), ("low_at", 0), ("high_at", 0), ("odd", 0), ("odd_at", 0),
+)  # fmt: skip
+NAMES = tuple(name for name, _ in NOTHING)
+
+Narrow = NDArray[np.float32]
+Offsets = NDArray[np.uint16]
+Codes = NDArray[np.uint8]
+
+
+@dataclass(slots=True)
+class Cells:
+    """What a bucket, or many, hold of each cell; arrays ``(cells,)`` or ``(buckets, cells)``.
+
+    ``low`` and ``high`` are the extremes of the finite values, NaN where there was none; ``odd`` is the code of the
+    first other one. ``low_at``, ``high_at`` and ``odd_at`` are the steps where they were recorded, as offsets within
+    the bucket: in steps, or in 65,536ths of a bucket that is wider than that.
+    """
+
+    low: Narrow
+    high: Narrow
+    low_at: Offsets
+    high_at: Offsets
+    odd: Codes
+    odd_at: Offsets
+
+    @staticmethod
+    def room(*shape: int) -> Cells:
+        """Room for this many; what it holds is to be written before it is read."""
+        at = [np.empty(shape, dtype=np.uint16) for _ in range(3)]
+        low, high = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
+        return Cells(low, high, at[0], at[1], np.empty(shape, dtype=np.uint8), at[2])
+
+    @staticmethod
+    def sample(values: NDArray[np.float64], there: NDArray[np.bool_], offset: int) -> Cells:
+        """One sample, ``there`` where something was measured, as the content of a bucket."""
+        good = np.isfinite(values)
+        odd = np.zeros(len(values), dtype=np.uint8)
+        if not good.all():
+            odd[~good & there] = NAN
+            odd[there & (values == np.inf)] = POSITIVE
+            odd[there & (values == -np.inf)] = NEGATIVE
+        good &= there
+        low = np.clip(values, -LARGEST, LARGEST).astype(np.float32)
+        low[~good] = np.nan
+        at = np.full(len(values), offset, dtype=np.uint16)
+        return Cells(low, low, at, at, odd, at)
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the arrays."""
+        return sum(int(getattr(self, name).nbytes) for name in NAMES)
+
+    def __getitem__(self, which: int | slice) -> Cells:
+        """One bucket or several of many; the same memory."""
+        return Cells(*(getattr(self, name)[which] for name in NAMES))
+
+    def copy(self) -> Cells:
+        """The same in memory of its own."""
+        return Cells(*(getattr(self, name).copy() for name in NAMES))
+
+    def put(self, other: Cells) -> None:
+        """Become the same as another."""
+        for name in NAMES:
+            getattr(self, name)[...] = getattr(other, name)
+
+    def widen(self, later: Cells) -> None:
+        """Take in what was recorded later in the same bucket; of two equal extremes the first stays."""
+        lower = ~(later.low >= self.low) & (later.low == later.low)
+        higher = ~(later.high <= self.high) & (later.high == later.high)
+        for where, value, at in ((lower, "low", "low_at"), (higher, "high", "high_at")):
+            np.copyto(getattr(self, value), getattr(later, value), where=where)
+            np.copyto(getattr(self, at), getattr(later, at), where=where)
+        if later.odd.any():
+            first = (self.odd == 0) & (later.odd != 0)
+            np.copyto(self.odd, later.odd, where=first)
+            np.copyto(self.odd_at, later.odd_at, where=first)
+
+    def move(self, steps: int, width: int, wider: int) -> None:
+        """Offsets within a bucket of one width become those within a wider one, in which this one begins so late."""
+        drop, later = unit(wider) - unit(width), steps >> unit(wider)
+        for at in (self.low_at, self.high_at, self.odd_at):
+            if drop:
+                at >>= np.uint16(drop)
+            if later:
+                at += np.uint16(later)
+
+    def scattered(self, cells: int, numbers: NDArray[np.intp]) -> Cells:
+        """A bucket of more cells, in which these have the given numbers and nothing is known of the others."""
+        wide = Cells.room(cells)
+        for name, nothing in NOTHING:
+            getattr(wide, name).fill(nothing)
+            getattr(wide, name)[numbers] = getattr(self, name)
+        return wide
+
+
+def unit(width: int) -> int:
+    """Of which power of two of steps offsets within a bucket are multiples."""
+    return max(0, width.bit_length() - 1 - OFFSET_BITS)

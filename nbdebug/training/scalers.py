@@ -1,0 +1,89 @@
+"""Gradient scalers of half precision: where they are, what their scale is, which updates they skipped.
+
+Nothing is read to the host here: on a device, scale and skips stay tensors. Training thread only.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.amp import GradScaler
+
+from nbdebug.training.trainer import Trainer
+
+
+class Scalers:
+    """The enabled scalers that a trainer's ``state`` names, or that its ``step`` can see."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._scalers: list[GradScaler] = []
+        self._before: list[torch.Tensor] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look for them again."""
+        found = [*self._trainer.state.values(), *visible_to(self._trainer.step)]
+        scalers = {id(value): value for value in found if isinstance(value, GradScaler) and value.is_enabled()}
+        self._scalers = list(scalers.values())
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return bool(self._scalers)
+
+    def begin_step(self) -> None:
+        """Remember the scales before the step; a scaler that was never used has none yet."""
+        if self._scalers:
+            self._before = [_scale_of(scaler).clone() for scaler in self._scalers]
+
+    def scale(self) -> torch.Tensor:
+        """The scale of the first."""
+        return _scale_of(self._scalers[0])
+
+    def skipped(self) -> torch.Tensor:
+        """How many scalers lowered their scale in this step, which is what they do when they skip an update."""
+        return torch.stack([lowered.to(torch.float32) for lowered in self._lowered()]).sum()
+
+    def leftover(self) -> torch.Tensor | None:
+        """By what gradients are still multiplied that no update used in this step; ``None`` without a scaler.
+
+        A skipped update left them divided already, and its scale lowered.
+        """
+        if not self._scalers:
+            return None
+        now = _scale_of(self._scalers[0])
+        return torch.where(self._lowered()[0], torch.ones_like(now), now)
+
+    def _lowered(self) -> list[torch.Tensor]:
+        return [_scale_of(s) < before for s, before in zip(self._scalers, self._before, strict=True)]
+
+
+def _scale_of(scaler: GradScaler) -> torch.Tensor:
+    """Its scale tensor, made at its first use; before that the value that it will have."""
+    scale = scaler._scale
+    return scale if scale is not None else torch.tensor(float(scaler._init_scale))
+
+
+def visible_to(function: Any) -> Iterator[Any]:
+    """What a function reaches by closure, global name, bound object or ready-made argument; one level deep."""
+    while isinstance(function, functools.partial):
+        yield from function.args
+        yield from function.keywords.values()
+        function = function.func
+    owner = getattr(function, "__self__", None)
+    if owner is not None:
+        yield from vars(owner).values() if hasattr(owner, "__dict__") else ()
+        function = getattr(function, "__func__", function)
+    elif function is not None and not inspect.isfunction(function):
+        yield from vars(function).values() if hasattr(function, "__dict__") else ()
+        function = vars(type(function)).get("__call__")
+    if inspect.isfunction(function):
+        seen = inspect.getclosurevars(function)
+        yield from seen.nonlocals.values()
+        yield from seen.globals.values()
+        yield from (function.__defaults__ or ())
