@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nbdebug.journal.journal import Journal, RunRecord
+from nbdebug.journal.journal import Journal
+from nbdebug.journal.run_record import RunRecord
 from nbdebug.records.commands import Checkout, Command, DropSnapshot, Outcome, Pause, Replicate, Resume, TakeSnapshot
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.errors import CommandError

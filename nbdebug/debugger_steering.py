@@ -18,6 +18,7 @@ from typing import Any
 from nbdebug import debugger_compare, debugger_export
 from nbdebug.dashboard.routing import blocking_note
 from nbdebug.journal.journal import Journal
+from nbdebug.probes import presets
 from nbdebug.records.commands import (
     Changes,
     Checkout,
@@ -38,6 +39,7 @@ from nbdebug.records.commands import (
     Step,
     Stop,
     TakeSnapshot,
+    Watch,
 )
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.errors import CommandError, ConfigurationError, collect
@@ -46,6 +48,7 @@ from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.status import State
 from nbdebug.training import knobs, model_file
 from nbdebug.training.arguments import (
+    budget_mistakes,
     extent_mistakes,
     layer_mistakes,
     scheme_mistakes,
@@ -55,7 +58,7 @@ from nbdebug.training.arguments import (
 )
 from nbdebug.training.failure import Failure
 from nbdebug.training.initialization import redrawable
-from nbdebug.training.modules import Model
+from nbdebug.training.modules import Model, named_modules
 from nbdebug.training.session import Session
 
 LOG = logging.getLogger("nbdebug")
@@ -184,6 +187,23 @@ class Steering:
             options, [] if options else ["nothing to set: give lr, clip_norm, clip_value or dropout"]
         )
         return self._ask(SetKnobs(changes))
+
+    def watch(
+        self,
+        probes: str | Collection[str] = "normal",
+        *,
+        layers: str | Collection[str] | None = None,
+        budget: float | None = 0.05,
+    ) -> Outcome:
+        """Measure something else from the next step on, as the constructor's arguments of these names say.
+
+        Raises:
+            ConfigurationError: lists every unknown preset, probe and layer; nothing is changed then.
+        """
+        mistakes = [*presets.probe_mistakes(probes), *presets.layer_mistakes(layers, named_modules(self._model))]
+        refuse([*mistakes, *budget_mistakes(budget)])
+        chosen = probes if isinstance(probes, str) else tuple(sorted(probes))
+        return self._ask(Watch(chosen, presets.patterns(layers), budget))
 
     def reinitialize(
         self,

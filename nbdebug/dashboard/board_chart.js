@@ -168,12 +168,12 @@ class Ridges extends LayerChart {
     const widest = (texts) => 18 + Math.ceil(Math.max(0, ...texts.map((text) => this.width(text))));
     const left = Math.min(122, widest(labels)), letters = Math.floor((left - 14) / 6.1);
     layout.margin = { ...layout.margin, l: left, r: Math.min(118, widest(layout.annotations.map(({ text }) => text))) };
-    const [low, high] = layout.yaxis.range, pixels = (layout.height - top - bottom) / (high - low);
+    const [, high] = layout.yaxis.range, pixels = (layout.height - top - bottom - 9) / high, low = -9 / pixels; // room for half a label
     const middles = labels.map((_, index) => index * pixels), sizes = labels.map(() => LABEL_HEIGHT);
     const picked = this.picked(), plain = (note) => note.text.startsWith("σ");
     const must = [...(picked < 0 ? [] : [picked]), ...layout.annotations.flatMap((note, index) => plain(note) ? [] : [index])];
     const shown = fitting(middles, sizes, must);
-    layout.yaxis = { ...layout.yaxis, tickvals: shown.map((index) => rows - 1 - index), ticktext: shown.map((index) => left < 122 ? labels[index] : shorten(labels[index], letters)) };
+    layout.yaxis = { ...layout.yaxis, range: [low, high], tickvals: shown.map((index) => rows - 1 - index), ticktext: shown.map((index) => left < 122 ? labels[index] : shorten(labels[index], letters)) };
     layout.annotations = layout.annotations.filter((_, index) => shown.includes(index));
     this.outline(layout, colours, { xref: "paper", x0: 0, x1: 1, y0: rows - 1 - picked - 0.08, y1: rows - picked - 0.1 });
     for (const trace of traces) trace.text = this.words(borders, trace.meta);
@@ -210,8 +210,10 @@ class Lines extends LayerChart {
   adjust(traces, layout, colours) {
     const { keys, labels, traces: names, lit } = layout.meta, steps = this.arrays.get("steps")?.x ?? [];
     for (const trace of traces) trace.x = steps;
+    const band = traces.find(({ name }) => name === "most");
+    if (band) band.fillcolor = band.fillcolor.replace("rgb(", "rgba(").replace(")", ",0.14)");
     const key = keys.includes(this.choice.layer()) ? this.choice.layer() : keys.includes(this.choice.row()) ? this.choice.row() : lit?.key;
-    const index = keys.indexOf(key), trace = traces.find(({ name }) => name === names[index]);
+    const index = keys.lastIndexOf(key), trace = traces.find(({ name }) => name === names[index]);
     if (!trace) return traces;
     const color = key === lit?.key ? lit.color : colours.named("brand");
     Object.assign(trace, { line: { ...trace.line, color, width: 2 }, opacity: 1 });

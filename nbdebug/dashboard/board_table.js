@@ -2,6 +2,7 @@
 
 const ROW = 24;
 const SPARE = 8;
+const SIGHT = 322; // pixels, as in the stylesheet
 const NO_GRADIENT = ["grad_mean", "grad_max", "grad_ratio"];
 
 const FORMS = {
@@ -126,7 +127,7 @@ class LayerTable {
   render() {
     if (!this.built) return;
     const first = Math.max(0, Math.floor(this.scroll.scrollTop / ROW) - SPARE);
-    const last = Math.min(this.order.length, first + Math.ceil(this.scroll.clientHeight / ROW) + 2 * SPARE);
+    const last = Math.min(this.order.length, first + Math.ceil(Math.max(SIGHT, this.scroll.clientHeight) / ROW) + 2 * SPARE);
     while (this.pool.length < last - first) this.pool.push(this.row());
     const picked = this.choice.layer();
     this.pool.forEach((row, slot) => { row.node.hidden = slot >= last - first; if (!row.node.hidden) this.fill(row, first + slot, picked); });

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 MOST_SINGLE = 40
 MOST_ROWS = 32
+FEWEST = 4  # stretches of a group that tell more than the group
 STRETCH = " … "
 
 Floats = NDArray[np.float64]
@@ -87,7 +88,7 @@ def cut(names: Sequence[str], most: int = MOST_ROWS) -> list[tuple[str, list[str
     while True:
         groups = [(key, inside) for key, inside in nodes if key.endswith(".") and _parent(key) not in closed]
         if not groups:
-            return nodes
+            return _in_stretches(nodes, most)
         parent = _parent(max(groups, key=lambda group: len(group[1]))[0])
         opened = [
             child
@@ -99,6 +100,21 @@ def cut(names: Sequence[str], most: int = MOST_ROWS) -> list[tuple[str, list[str
             nodes = opened
 
 
+def _in_stretches(nodes: list[tuple[str, list[str]]], most: int) -> list[tuple[str, list[str]]]:
+    """The largest group, with the groups beside it, opened so far as there is room: its children in stretches."""
+    key = max(nodes, key=lambda node: len(node[1]))[0]
+    if not key.endswith("."):
+        return nodes
+    groups = [each for each, _ in nodes if each.endswith(".") and _parent(each) == _parent(key)]
+    room = (most - len(nodes) + len(groups)) // len(groups)
+    if room < FEWEST:
+        return nodes
+    opened = []
+    for each, inside in nodes:
+        opened += _stretches(_descend(inside, each), room) if each in groups else [(each, inside)]
+    return opened
+
+
 def _rows(names: Sequence[str], base: str) -> list[Row]:
     if len(names) <= MOST_SINGLE:
         return [Row(name, _label(name, base), (name,)) for name in names]
@@ -106,9 +122,12 @@ def _rows(names: Sequence[str], base: str) -> list[Row]:
 
 
 def _label(key: str, base: str) -> str:
-    """A key as read at ``base``: what is plain from the place is left out."""
-    ends = [end.removeprefix(base).rstrip(".") or end.rstrip(".") for end in key.split(STRETCH)]
-    return STRETCH.join(ends)
+    """A key as read at ``base``: what is plain from the place, or said already, is left out. ``encoder.0–12``."""
+    first, *rest = [end.removeprefix(base).rstrip(".") or end.rstrip(".") for end in key.split(STRETCH)]
+    if not rest:
+        return first
+    common = first.rpartition(".")[0] + "."
+    return f"{first}–{rest[0].removeprefix(common)}"
 
 
 def _descend(names: Sequence[str], prefix: str) -> list[tuple[str, list[str]]]:

@@ -59,6 +59,7 @@ class Lens:
         self._path: tuple[str, ...] = ()
         self._tabs: dict[str, str] = {}
         self._told = ""
+        self._seen: LayerValues | None = None
         self._names: tuple[tuple[str, ...], bytes, tuple[str, ...]] = ((), b"", ())
         self._rows: tuple[tuple[object, ...], grouping.Rows] = ((), grouping.Rows())
 
@@ -111,7 +112,9 @@ class Lens:
         latest = view.layers.latest
         if latest is None:
             return ()
-        data = is_data(latest)
+        if latest is self._seen:
+            return self._names[2]
+        self._seen, data = latest, is_data(latest)
         key = data.tobytes()
         if self._names[0] is not latest.layers or self._names[1] != key:
             names = tuple(name for name, flag in zip(latest.layers, data, strict=True) if not flag)

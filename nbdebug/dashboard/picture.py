@@ -157,7 +157,7 @@ class Painter:
             if panel.name not in inputs or not (whole or not panel.tab or self._lens.shows(panel.tab)):
                 continue
             kept = self._kept.get(panel.name)
-            if kept is None or whole or kept.version != version or not panel.period_s:
+            if kept is None or whole or kept.drawing.empty or kept.version != version or not panel.period_s:
                 chosen.add(panel.name)
             elif now - kept.drawn_at >= panel.period_s and not _same(kept.inputs, inputs[panel.name]):
                 waiting.append((kept.drawn_at, panel.name))

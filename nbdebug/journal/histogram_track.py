@@ -58,12 +58,14 @@ class Packed:
 
     def of_layer(self, at: int) -> tuple[Floats, float]:
         """Counts ``(BINS,)`` and limit of one layer."""
-        scale = 1.0 if self.scale is None else self.scale[at]
-        return self.counts[at] * scale, 2.0 ** int(self.exponents[at])
+        counts = self.counts[at].astype(np.float64)
+        return counts if self.scale is None else counts * self.scale[at], 2.0 ** int(self.exponents[at])
 
     def unpacked(self, signal: Signal) -> Histograms:
         """All layers."""
-        counts = self.counts * (1.0 if self.scale is None else self.scale[:, None])
+        counts = self.counts.astype(np.float64)
+        if self.scale is not None:
+            counts *= self.scale[:, None]
         limit: Floats = np.exp2(self.exponents.astype(np.float64))
         return Histograms(signal, self.layers, counts, limit, self.sampled, self.elements)
 

@@ -275,17 +275,14 @@ class Journal:
     def _bound_layers(self, run: str) -> None:
         """All runs' layers in bounded memory: the largest record but this run's is thinned, again and again."""
         sizes = {name: kept.layers.size_bytes for name, kept in self._runs.items()}
-        excess = sum(sizes.values()) - MAX_LAYER_BYTES
-        while excess > 0:
-            largest = max((name for name in sizes if name != run), key=sizes.__getitem__, default=run)
-            layers = self._runs[largest].layers
-            can_be_less = largest != run and layers.shrink()
-            excess -= sizes[largest] - layers.size_bytes
-            sizes[largest] = layers.size_bytes
-            if not can_be_less:
-                del sizes[largest]
-                if largest == run or not sizes:
-                    return
+        excess, others = sum(sizes.values()) - MAX_LAYER_BYTES, {name for name in sizes if name != run}
+        while excess > 0 and others:
+            name = max(others, key=sizes.__getitem__)
+            layers = self._runs[name].layers
+            if not layers.shrink():
+                others.discard(name)
+            excess -= sizes[name] - layers.size_bytes
+            sizes[name] = layers.size_bytes
 
     def _forget(self, run: str) -> None:
         del self._runs[run]

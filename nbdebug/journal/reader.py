@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 from nbdebug.journal import codec
 from nbdebug.journal.journal import Journal
+from nbdebug.journal.layers import News
 from nbdebug.journal.points import Stretch, joined, unpacked
-from nbdebug.journal.samples import News, SampleRow, read
+from nbdebug.journal.samples import SampleRow, read
 from nbdebug.journal.schema import damaged, open_to_read, unreadable
 from nbdebug.records.commands import Outcome
 from nbdebug.records.comparison import Comparison

@@ -17,7 +17,7 @@ from nbdebug.probes.eager_look import EagerLook, Undisturbed
 from nbdebug.probes.hooks import CallHook, HookSet
 from nbdebug.probes.outputs import first_readable, flat, size_bytes
 from nbdebug.probes.probe import Column, Floats, Reading
-from nbdebug.probes.sample_rows import SampleRows, Summary
+from nbdebug.probes.sample_rows import Pool, SampleRows, Summary
 from nbdebug.probes.sampling import Places
 from nbdebug.probes.saturation import Saturation, saturating_bounds
 from nbdebug.probes.units import Shares, Units
@@ -48,7 +48,7 @@ class ActivationsProbe:
 
     ``modules`` by dotted name are looked at, ``networks`` are what they are part of (if not told: those among the
     modules that are within no other). ``values``, ``units`` and ``saturation`` say what is measured of them.
-    ``undisturbed`` makes looks into compiled modules possible, see :class:`EagerLook`.
+    ``undisturbed`` makes looks into compiled modules possible, see :class:`EagerLook`. ``pool`` may be shared.
     """
 
     name = "activations"
@@ -62,6 +62,7 @@ class ActivationsProbe:
         values: bool = True,
         units: bool = True,
         saturation: bool = True,
+        pool: Pool | None = None,
     ) -> None:
         self.signals = (*VALUES * values, *UNITS * units, *(Signal.SATURATED,) * saturation)
         self._survey = survey(modules, networks or roots(modules))
@@ -69,12 +70,13 @@ class ActivationsProbe:
         self._fast_layers = fast_layers(modules.values())
         self._hooks = HookSet()
         places = Places()
-        self._rows = SampleRows(places=places) if values else None
+        self._rows = SampleRows(places=places, pool=pool) if values else None
         self._units = Units() if units else None
-        self._saturation = Saturation(places) if saturation else None
+        self._saturation = Saturation(places, pool) if saturation else None
         self._calls: dict[str, int] = {}
         self._bytes: dict[str, int] = {}
         self._counts: list[int] = []
+        self._has_values = False
         self._seen: set[str] = set()
         self._reasons: dict[str, str] = {}
         self._sampled = False
@@ -83,6 +85,12 @@ class ActivationsProbe:
     def hook_s(self) -> float:
         """Seconds that hooks and eager looks of this step took within the model's forward."""
         return self._hooks.seconds
+
+    @property
+    def size_bytes(self) -> int:
+        """What is held between samples."""
+        parts = (self._rows, self._saturation, self._units)
+        return sum(part.size_bytes for part in parts if part is not None)
 
     def begin(self, step: int) -> None:
         """Put the hooks on for this step."""
@@ -122,14 +130,14 @@ class ActivationsProbe:
         rest = iter(arrays)
         samples, saturated, units = ([next(rest) for _ in range(count)] for count in self._counts)
         reading = Reading()
-        if self._rows and samples:
+        if self._rows and self._has_values:
             found = self._rows.read(samples)
             reading.columns += _value_columns(found)
             reading.columns.append(_column(Signal.MEMORY_ACTIVATIONS, self._bytes))
             reading.histograms.append(found.histograms(Signal.ACTIVATIONS))
         if self._units and units:
             reading.columns += _unit_columns(self._units.read(units))
-        if self._saturation and saturated:
+        if self._saturation:
             reading.columns.append(_column(Signal.SATURATED, self._saturation.read(saturated)))
         reading.columns = [column for column in reading.columns if len(column.layers)]
         return reading
@@ -141,6 +149,7 @@ class ActivationsProbe:
         for part in (self._rows, self._saturation, self._units):
             if part is not None:
                 part.clear()
+        self._has_values = False
         self._calls.clear()
         self._bytes.clear()
 
@@ -195,6 +204,7 @@ class ActivationsProbe:
         self._seen.add(name)
         if self._rows is not None:
             self._rows.add_flat(name, flat(tensor))
+            self._has_values = True
         if self._units is not None:
             self._units.saw(name, module, args, output, tensor)
         if self._saturation is not None and not in_place:

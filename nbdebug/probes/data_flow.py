@@ -17,7 +17,7 @@ from torch import nn
 from nbdebug.probes.hooks import HookSet
 from nbdebug.probes.outputs import named_tensors, plain, why_unreadable
 from nbdebug.probes.probe import Column, Floats, Reading
-from nbdebug.probes.sample_rows import SampleRows
+from nbdebug.probes.sample_rows import Pool, SampleRows
 from nbdebug.probes.visibility import SCRIPTED, roots
 from nbdebug.records.layers import Unseen
 from nbdebug.records.signals import Signal
@@ -41,12 +41,12 @@ class DataProbe:
         Signal.DATA,
     )
 
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module], *, pool: Pool | None = None) -> None:
         tops = roots(modules)
         self._networks = {n: m for n, m in tops.items() if not isinstance(m, torch.jit.ScriptModule)}
         self._scripted = [n for n in tops if n not in self._networks]
         self._hooks = HookSet()
-        self._rows = SampleRows()
+        self._rows = SampleRows(pool=pool)
         self._extremes: dict[str, list[torch.Tensor]] = {}
         self._read_order: list[list[str]] = []
         self._calls: dict[tuple[str, str], int] = {}
@@ -58,6 +58,11 @@ class DataProbe:
     def hook_s(self) -> float:
         """Seconds that the hooks of this step took around the model's forward."""
         return self._hooks.seconds
+
+    @property
+    def size_bytes(self) -> int:
+        """What is held between samples."""
+        return self._rows.size_bytes
 
     def begin(self, step: int) -> None:
         """Put the hooks on for this step."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from nbdebug.probes import derived, presets
+from nbdebug.probes.assembly import ModuleProbes, Subject, assembled
 from nbdebug.probes.gradients import GradientsProbe
-from nbdebug.probes.memory import MemoryProbe
 from nbdebug.probes.merging import Found, Merger
 from nbdebug.probes.parameters import ParameterTable
 from nbdebug.probes.probe import Floats, Probe, Reading
@@ -33,15 +33,7 @@ Failure = Callable[[str, str], None]
 Groups = Sequence[tuple[str, dict[str, Any]]]
 PARAMETER_SIDE = ("gradients", "weights", "updates", "memory")
 AWAITED_STEPS = 256
-
-
-class ModuleProbes(Protocol):
-    """Makes the probes that look at what modules put out."""
-
-    def __call__(
-        self, modules: Mapping[str, nn.Module], roots: Mapping[str, nn.Module], wanted: frozenset[str], pool: Pool
-    ) -> list[Probe]:
-        """The probes for these modules, of those wanted by name."""
+IN_COMPILED_CODE = "the training step calls compiled functions, in which a hook would be compiled too"
 
 
 class Measurement:
@@ -89,6 +81,8 @@ class Instruments:
         self._wanted = presets.chosen(probes)
         self._patterns = presets.patterns(layers)
         self._modules: dict[str, nn.Module] = {}
+        self._compiled_step = False
+        self._known_parameters: list[nn.Parameter] = []
         self._group_numbers_of = derived.GroupNumbers(())
         self._probes: dict[str, Probe] = {}
         self._broken: set[str] = set()
@@ -109,32 +103,20 @@ class Instruments:
         self._wanted, self._patterns = presets.chosen(probes), presets.patterns(layers)
         self._probes = {}
 
-    def watch(self, modules: Mapping[str, nn.Module], groups: Groups, roots: Mapping[str, nn.Module]) -> None:
+    def watch(
+        self, modules: Mapping[str, nn.Module], groups: Groups, roots: Mapping[str, nn.Module], *, compiled_step: bool
+    ) -> None:
         """Look at these modules and (named) parameter groups from the next step on; broken probes are kept out."""
         self._group_numbers_of = derived.GroupNumbers(groups)
         same = bool(self._probes) and list(self._modules.items()) == list(modules.items()) and not self._outgrown()
-        if same:
+        if same and compiled_step == self._compiled_step:
             return
-        self._modules = dict(modules)
+        self._modules, self._compiled_step = dict(modules), compiled_step
         chosen = presets.restricted(modules, self._patterns)
-        table = self._table = ParameterTable(chosen)
-        wanted, pool = self._wanted, self._pool
-        found: list[Probe] = []
-        if "weights" in wanted:
-            found.append(
-                WeightsProbe(table, histograms="weight histograms" in wanted, first=self._first_norms, pool=pool)
-            )
-        if "gradients" in wanted:
-            found.append(GradientsProbe(table, histograms="gradient histograms" in wanted, pool=pool))
-        if "updates" in wanted:
-            found.append(UpdatesProbe(table, histograms="update histograms" in wanted, pool=pool))
-        found += self._module_probes(chosen, roots, wanted, pool)
-        if "memory" in wanted:
-            found.append(MemoryProbe(table))
-        if "time" in wanted:
-            found.append(TimingProbe(roots))
+        subject = Subject(chosen, roots, ParameterTable(chosen), compiled_step)
+        found = assembled(subject, self._wanted, self._pool, self._first_norms, self._module_probes)
         self._probes = {probe.name: probe for probe in found if probe.name not in self._broken}
-        self._known_parameters = list(table)
+        self._known_parameters = list(subject.table)
         self._merger = Merger(list(chosen))
 
     def _outgrown(self) -> bool:
@@ -287,6 +269,8 @@ class Instruments:
 
     def _unseen(self) -> tuple[Unseen, ...]:
         found = [each for probe in self._probes.values() for each in probe.unseen()]
+        if self._compiled_step:
+            found.append(Unseen("", "activations", IN_COMPILED_CODE))
         return tuple(dict.fromkeys(found))
 
     def _tell_time(self, timing: Timing) -> None:

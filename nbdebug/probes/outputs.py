@@ -7,7 +7,6 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
-from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from nbdebug.probes.sampling import flattened
@@ -91,6 +90,4 @@ def plain(tensor: torch.Tensor) -> torch.Tensor:
     """The values without graph and without the wrappers of ``torch.func``; under ``vmap`` those of the whole batch."""
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
-    if forward_ad._current_level >= 0:
-        tensor = forward_ad.unpack_dual(tensor).primal
     return tensor.detach()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nbdebug.probes.outputs import first_readable, flat
-from nbdebug.probes.sample_rows import BIAS, NOT_FINITE, SIDE, SampleRows
+from nbdebug.probes.sample_rows import BIAS, NOT_FINITE, SIDE, Pool, SampleRows
 from nbdebug.probes.sampling import Places
 
 Floats = NDArray[np.float64]
@@ -32,14 +32,16 @@ BENDS: dict[type[nn.Module], float] = {
 class Saturation:
     """Samples of the inputs of bounded activations, scaled so that they saturate at 1."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, pool: Pool | None = None) -> None:
         self._places = places
-        self._rows = SampleRows(places=places)
+        self._rows = SampleRows(places=places, pool=pool)
         self._one_sided: set[str] = set()
+        self._is_empty = True
 
     def clear(self, turn: int = 0) -> None:
         """A step begins, or broke off."""
         self._rows.clear(turn)
+        self._is_empty = True
 
     def saw(self, name: str, module: nn.Module, args: Any) -> None:
         """Such a module was called, or will be, if it works in place; others are ignored."""
@@ -55,6 +57,12 @@ class Saturation:
         else:
             scaled = (sample - (low + high) / 2) / ((high - low) / 2)
         self._rows.add_flat(name, scaled)
+        self._is_empty = False
+
+    @property
+    def size_bytes(self) -> int:
+        """What the samples' buffer holds."""
+        return self._rows.size_bytes
 
     def finish(self) -> list[torch.Tensor]:
         """The samples, reduced."""
@@ -62,6 +70,8 @@ class Saturation:
 
     def read(self, arrays: Sequence[Floats]) -> dict[str, float]:
         """The share of saturated inputs by layer, among finite ones."""
+        if self._is_empty:
+            return {}
         found = self._rows.read(arrays)
         first = 2 * BIAS  # the code of 1.0
         above = found.codes[:, first:NOT_FINITE].sum(1)

@@ -34,8 +34,8 @@ class TimingProbe:
     )
     hook_s = 0.0
 
-    def __init__(self, roots: Mapping[str, nn.Module]) -> None:
-        self._roots = [root for root in roots.values() if _can_be_timed(root)]
+    def __init__(self, roots: Mapping[str, nn.Module], *, hooked: bool = True) -> None:
+        self._roots = [root for root in roots.values() if hooked and _can_be_timed(root)]
         self._all = len(self._roots) == len(roots)
         self._handles: list[RemovableHandle] = []
         self._thread = 0

@@ -127,6 +127,11 @@ class Units:
         self._counters: dict[torch.device, _Counters] = {}
         self._read_order: list[tuple[_Counters, dict[Place, int]]] = []
 
+    @property
+    def size_bytes(self) -> int:
+        """What the counters hold between steps."""
+        return sum(counters.size_bytes for counters in self._counters.values())
+
     def clear(self) -> None:
         """A step begins, or broke off; what was counted over steps stays."""
         self._extremes.clear()
@@ -331,6 +336,12 @@ class _Counters:
             self.sampled[place] += 1
         counts = torch.zeros(len(found), 2, device=high.device)
         return counts.index_add_(0, self.owners, torch.stack([silent, dead], dim=1))
+
+    @property
+    def size_bytes(self) -> int:
+        """What is held."""
+        waiting = [tensor for pair in self.aside.values() for tensor in pair]
+        return sum(t.nbytes for t in (self.silent_for, self.window, self.samples, self.owners, *waiting))
 
     def is_telling(self, place: Place) -> bool:
         """Whether enough samples of it were seen to call a unit dead."""

@@ -199,6 +199,15 @@ class Checkout:
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """Measure something else from the next step on: a preset or names, of all layers or some, within a budget."""
+
+    probes: str | tuple[str, ...]
+    layers: tuple[str, ...] | None
+    budget: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class TakeSnapshot:
     """Keep the present state under a name, pinned; written to a file where ``path`` is given."""
 
@@ -254,6 +263,7 @@ Command = (
     | DropSnapshot
     | EditRun
     | DeleteRun
+    | Watch
     | Compare
 )
 

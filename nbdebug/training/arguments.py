@@ -38,13 +38,19 @@ def model_mistakes(model: Any, trainer: Any, budget: Any) -> list[str]:
             f"the second argument must be an nbdebug.Trainer, not a {type(trainer).__name__}: "
             "Trainer(optimizer, loss_fn, train_loader)"
         )
-    if budget is not None and not (isinstance(budget, (int, float)) and 0 < budget <= 1):
-        mistakes.append(f"budget={budget!r}: give a share of step time above 0, such as 0.05, or None for every step")
+    mistakes += budget_mistakes(budget)
     if mistakes:
         return mistakes
     if not named_parameters(model):
         return ["the model has no parameters, so there is nothing to train"]
     return list(trainer.mistakes_with(model))
+
+
+def budget_mistakes(budget: Any) -> list[str]:
+    """Why this is no share of step time."""
+    if budget is None or (isinstance(budget, (int, float)) and not isinstance(budget, bool) and 0 < budget <= 1):
+        return []
+    return [f"budget={budget!r}: give a share of step time above 0, such as 0.05, or None for every step"]
 
 
 def _no_module(thing: Any) -> str:

@@ -26,6 +26,7 @@ from nbdebug.records.commands import (
     Step,
     Stop,
     TakeSnapshot,
+    Watch,
 )
 from nbdebug.records.errors import CommandError, NbdebugError, collect
 from nbdebug.records.snapshots import Reason
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from nbdebug.training.session import Session
 
 
-UNCONCERNED = (Pause, Stop, EditRun, DeleteRun, DropSnapshot)  # whatever was done to the model meanwhile
+UNCONCERNED = (Pause, Stop, EditRun, DeleteRun, DropSnapshot, Watch)  # whatever was done to the model meanwhile
 
 
 class Controller:
@@ -106,6 +107,8 @@ class Controller:
                 return self._edit_run(command)
             case DeleteRun():
                 return self._delete_run(command)
+            case Watch():
+                return self._session.watch(command)
             case _:
                 raise CommandError(f"{type(command).__name__} is nothing that a session does")
 

@@ -5,14 +5,10 @@ Nothing is read to the host here: on a device, scale and skips stay tensors. Tra
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Iterator
-from typing import Any
-
 import torch
 from torch.amp import GradScaler
 
+from nbdebug.training.reach import visible_to
 from nbdebug.training.trainer import Trainer
 
 
@@ -67,23 +63,3 @@ def _scale_of(scaler: GradScaler) -> torch.Tensor:
     """Its scale tensor, made at its first use; before that the value that it will have."""
     scale = scaler._scale
     return scale if scale is not None else torch.tensor(float(scaler._init_scale))
-
-
-def visible_to(function: Any) -> Iterator[Any]:
-    """What a function reaches by closure, global name, bound object or ready-made argument; one level deep."""
-    while isinstance(function, functools.partial):
-        yield from function.args
-        yield from function.keywords.values()
-        function = function.func
-    owner = getattr(function, "__self__", None)
-    if owner is not None:
-        yield from vars(owner).values() if hasattr(owner, "__dict__") else ()
-        function = getattr(function, "__func__", function)
-    elif function is not None and not inspect.isfunction(function):
-        yield from vars(function).values() if hasattr(function, "__dict__") else ()
-        function = vars(type(function)).get("__call__")
-    if inspect.isfunction(function):
-        seen = inspect.getclosurevars(function)
-        yield from seen.nonlocals.values()
-        yield from seen.globals.values()
-        yield from (function.__defaults__ or ())

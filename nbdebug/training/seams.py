@@ -107,8 +107,16 @@ class Watcher(GradientWatcher, Protocol):
         modules: Mapping[str, nn.Module],
         groups: Sequence[tuple[str, dict[str, Any]]],
         roots: Mapping[str, nn.Module],
+        *,
+        compiled_step: bool,
     ) -> None:
-        """Look at these modules and (named) parameter groups from the next step on; ``roots`` are the networks."""
+        """Look at these modules and (named) parameter groups from the next step on; ``roots`` are the networks.
+
+        With a ``compiled_step``, modules are called within compiled code, where hooks would be compiled too.
+        """
+
+    def choose(self, probes: str | tuple[str, ...], layers: tuple[str, ...] | None) -> None:
+        """Measure something else, from the next :meth:`watch` on."""
 
     def begin_step(self, step: int, *, sample: bool) -> None:
         """A step begins."""
@@ -124,7 +132,9 @@ class Watcher(GradientWatcher, Protocol):
 
 
 class Pacer(Protocol):
-    """Decides which steps are sampled."""
+    """Decides which steps are sampled, so that all of watching takes no more than ``budget`` (``None``: every step)."""
+
+    budget: float | None
 
     @property
     def share(self) -> float:

@@ -26,6 +26,7 @@ from nbdebug.records.commands import (
     Step,
     Stop,
     TakeSnapshot,
+    Watch,
 )
 from nbdebug.records.errors import CommandError
 from nbdebug.records.findings import Cause, Finding, Severity
@@ -44,6 +45,7 @@ from nbdebug.training.mailbox import Mailbox, Reservation, Ticket
 from nbdebug.training.modules import Model, modes, named_modules, roots
 from nbdebug.training.passage import Ended, Passage
 from nbdebug.training.process_end import end_before_exit, leave_interrupts_to_the_main_thread
+from nbdebug.training.reach import calls_compiled_code
 from nbdebug.training.rng import OwnRandomState, RandomState
 from nbdebug.training.seams import Pacer, Recorder, Watcher
 from nbdebug.training.shelf import Shelf
@@ -257,11 +259,25 @@ class Session:
         self.pacer.begin()
         self.knobs.refresh()
         self.stepper.begin()
-        groups = [(group.name, group.options) for group in self.knobs.groups]
-        self.watcher.watch(named_modules(self.model), groups, roots(self.model))
+        self._look_anew()
         self._notice_another_model()
         self.ensure_started()
         self.course.set_out()
+
+    def watch(self, command: Watch) -> str:
+        """Measure something else from the next step on."""
+        self.watcher.choose(command.probes, command.layers)
+        self.pacer.budget = command.budget
+        self._look_anew()
+        probes = command.probes if isinstance(command.probes, str) else ", ".join(command.probes)
+        layers = "" if command.layers is None else f" of {', '.join(command.layers)}"
+        budget = "at every step" if command.budget is None else f"within {100 * command.budget:g} % of the time"
+        return f"watching: {probes}{layers}, {budget}"
+
+    def _look_anew(self) -> None:
+        groups = [(group.name, group.options) for group in self.knobs.groups]
+        compiled = calls_compiled_code(self.trainer)
+        self.watcher.watch(named_modules(self.model), groups, roots(self.model), compiled_step=compiled)
 
     def _notice_another_model(self) -> None:
         """Say what somebody made of the model, or the optimizer, since training last set out."""

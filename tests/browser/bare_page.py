@@ -52,7 +52,9 @@ class BarePage:
         self.dashboard = Dashboard(self._look, self.commands.append)
         self.page = browser.new_page(viewport={"width": width + 20, "height": 1300})
         self.page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error.stack or error}"))
-        self.page.on("console", lambda said: self.errors.append(said.text) if said.type in ("error", "warning") else None)
+        self.page.on(
+            "console", lambda said: self.errors.append(said.text) if said.type in ("error", "warning") else None
+        )
         self._width, self._theme = width, theme
 
     def __enter__(self) -> BarePage:

@@ -9,9 +9,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from nbdebug.dashboard.figures.activations import ActivationsPanel
 
 from nbdebug.dashboard.figures import landmarks
-from nbdebug.dashboard.figures.activations import ActivationsPanel
 from nbdebug.dashboard.figures.gradient_flow import GradientFlowPanel
 from nbdebug.dashboard.figures.loss import Loss
 from nbdebug.dashboard.figures.marks import merge_marks

@@ -123,10 +123,12 @@ def assert_gradients(debugger: Debugger, kind: Kind) -> None:
         GradientState.FROZEN: set(kind.frozen.split()),
         GradientState.MISSING: set(kind.missing.split()),
     }
+    latest = debugger._view(1).layers.latest
+    assert latest is not None
     found: dict[GradientState, set[str]] = {state: set() for state in GradientState}
-    for layer in layers_of(debugger, Signal.GRADIENT_STATE):
-        values = debugger.history[f"{Signal.GRADIENT_STATE}/{layer}"].values
-        found[GradientState(int(min(values)))].add(layer)
+    for layer, value, there in zip(latest.layers, *latest.of(Signal.GRADIENT_STATE), strict=True):
+        if there:
+            found[GradientState(int(value))].add(layer)
     assert found == expected
     learning, missing = expected[GradientState.PRESENT], expected[GradientState.MISSING]
     assert layers_of(debugger, Signal.GRADIENT_MEAN) == learning

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from nbdebug.journal.journal import Journal
-from nbdebug.records.frames import Activations, Frame, GradientFlow
+from nbdebug.records.frames import Frame, Rows
+from nbdebug.records.layers import BINS, CENTRE, Histograms, LayerValues
 from nbdebug.records.signals import Series, Signal, Split
 
 TRAIN = Series(Signal.LOSS, split=Split.TRAIN)
@@ -20,6 +21,15 @@ SERIES = (
     Series(Signal.UPDATES),
     Series(Signal.GRADIENT_NORM),
 )
+LAYER_SIGNALS = (
+    Signal.GRADIENT_STATE,
+    Signal.GRADIENT_MEAN,
+    Signal.GRADIENT_MAX,
+    Signal.UPDATE_RATIO,
+    Signal.WEIGHT_NORM,
+)
+SHAPE = np.exp2(-0.5 * np.abs(np.abs(np.arange(BINS) - CENTRE) - 36.0))
+SHAPE /= SHAPE.sum()
 
 
 def frame(step: int, run: str = "main", *, sampled: bool = False, series: tuple[Series, ...] = SERIES) -> Frame:
@@ -29,20 +39,40 @@ def frame(step: int, run: str = "main", *, sampled: bool = False, series: tuple[
     scalars = tuple(zip(series, numbers.tolist(), strict=True))
     if not sampled:
         return Frame(run, step, step // 100, scalars, 1)
-    return Frame(run, step, step // 100, scalars, 1, flow(step), activations(step))
+    return Frame(run, step, step // 100, scalars, 1, layer_values(step), histograms(step))
 
 
-def flow(step: int, layers: tuple[str, ...] = ("conv1", "fc")) -> GradientFlow:
-    """A gradient flow that follows from its step."""
-    mean, largest, *clipped = np.random.default_rng(step).random((4, len(layers)))
-    return GradientFlow(layers, mean, largest, *clipped, np.zeros(len(layers), np.int8))
+def layer_values(step: int, layers: tuple[str, ...] = ("conv1", "fc")) -> LayerValues:
+    """Numbers of layers that follow from their step; the last signal is measured on every other step only."""
+    random = np.random.default_rng(step)
+    values = random.random((len(LAYER_SIGNALS), len(layers)))
+    values[0] = np.arange(len(layers)) % 3
+    present = np.ones(values.shape, dtype=np.bool_)
+    present[-1] = step % 2 == 0
+    values[1] = {0: np.nan, 1: np.inf, 2: -np.inf}.get(step % 60, values[1])
+    return LayerValues(layers, LAYER_SIGNALS, np.where(present, values, 0.0), present)
 
 
-def activations(step: int, layers: tuple[str, ...] = ("conv1", "fc")) -> Activations:
-    """Histograms that follow from their step."""
-    random, n = np.random.default_rng(step), len(layers)
-    counts = random.integers(0, 99, (n, 16)).astype(float)
-    return Activations(layers, counts, 2.0 ** random.integers(0, 5, n), random.random(n), random.random(n), np.zeros(n))
+def histograms(step: int, layers: tuple[str, ...] = ("conv1", "fc")) -> tuple[Histograms, ...]:
+    """Histograms that follow from their step; those of weights come on every third step only."""
+    return tuple(
+        histogram(signal, step, layers) for signal in (Signal.ACTIVATIONS, Signal.WEIGHTS)[: 2 if step % 3 == 0 else 1]
+    )
+
+
+def histogram(signal: Signal, step: int, layers: tuple[str, ...]) -> Histograms:
+    """One kind of them, about a Gaussian's."""
+    random, n = np.random.default_rng([step, len(signal)]), len(layers)
+    counts = random.multinomial(4_096, SHAPE, n).astype(float)
+    limit = 2.0 ** random.integers(-3, 5, n)
+    return Histograms(signal, layers, counts, limit, np.full(n, 4_096), np.full(n, 100_000))
+
+
+def rows(first: int, last: int, run: str = "main", series: tuple[Series, ...] = SERIES) -> Rows:
+    """The numbers that :func:`frame` gives for the same steps, as a block."""
+    steps = np.arange(first, last + 1)
+    values = np.array([[value for _, value in frame(step, run, series=series).scalars] for step in steps.tolist()])
+    return Rows(run, last // 100, series, steps, values)
 
 
 def fill(journal: Journal, first: int, last: int, run: str = "main", *, sample_every: int = 7) -> None:

@@ -21,12 +21,13 @@ from nbdebug.journal.pending import Entry
 from nbdebug.records.commands import Changes, Clip, ClipMode, Compare, Outcome, Pause, Rerun, SetKnobs, StartPoint
 from nbdebug.records.comparison import Comparison, SeriesComparison, Verdict
 from nbdebug.records.findings import Cause, Finding, Severity
+from nbdebug.records.layers import Unseen
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, OutsideEdit, Run, RunKind
 from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.records.snapshots import Reason, SnapshotInfo
 from nbdebug.records.view import Points
-from tests.journal.made import activations, flow
+from tests.journal.made import layer_values
 
 POINTS = Points(np.array([1, 2, 3]), np.array([0.1, np.nan, -np.inf]))
 ROW = SeriesComparison(
@@ -42,9 +43,9 @@ ROW = SeriesComparison(
     *[POINTS] * 3,
 )
 RECORDS = [
-    flow(3),
-    activations(4),
-    flow(5, ()),
+    layer_values(3),
+    layer_values(5, ()),
+    Unseen("fc", "activations", "not called as a module"),
     Run("lr 0.1 (2)", "main", 12, "lr 0.1", RunKind.NOISE, 7, "mein Läufchen → \ud800", created_s=1.7e9),
     Outcome(SetKnobs(Changes(lr={"head": 0.1, "$": 1e-9}, clip=Clip(ClipMode.VALUE, math.inf))), "main", 3, True, "ok"),
     Outcome(Rerun(StartPoint.BEST, changes=Changes(dropout=0.5), seed=2**63), "main", 3, False, "no"),

@@ -16,7 +16,8 @@ from nbdebug.journal.store import Store
 from nbdebug.records.frames import Frame
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Run
-from tests.journal.made import SERIES, TRAIN, activations, fill, flow
+from nbdebug.records.signals import Signal
+from tests.journal.made import SERIES, TRAIN, fill, histograms, layer_values
 
 LIMIT = 600_000
 
@@ -63,17 +64,17 @@ def test_layer_records_are_halved_and_keep_their_peaks(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         live.begin_run(Run(name))
         for step in range(1, 101):
-            live.record(Frame(name, step, 0, ((TRAIN, 1.0),), 0, flow(step, layers), activations(step, layers)))
+            live.record(Frame(name, step, 0, ((TRAIN, 1.0),), 0, layer_values(step, layers), histograms(step, layers)))
         store.sync()
     live.close()
     assert not store.failed
     assert path.stat().st_size <= 3 * LIMIT
     stored = StoredJournal.open(path)
-    peak = max(float(flow(step, layers).max[0]) for step in range(1, 101))
+    peak = max(np.float32(layer_values(step, layers).of(Signal.GRADIENT_MAX)[0][0]) for step in range(1, 101))
     for name in ("a", "b", "c"):
         steps, values = stored.history.of(name)["grad_max/layer0"]
         assert len(steps) >= 1 and max(values) == peak
-        assert stored._memory.latest_gradients(name)[1] == 100
+        assert stored._memory.layers_view(name).step == 100
     counts = [len(stored.history.of(name)["grad_max/layer0"].steps) for name in ("a", "b", "c")]
     assert counts == sorted(counts) and counts[0] < 100
 
@@ -93,6 +94,7 @@ def test_a_run_whose_records_were_thinned_goes_on(tmp_path: Path) -> None:
     live.close()
     history = StoredJournal.open(path).history
     assert history["grad_max/fc"].steps.tolist() == list(range(7, 800, 7))
+    assert history["update_ratio/fc"].steps.tolist() == list(range(7, 800, 7))
     assert history["activations/fc"].steps.tolist() == list(range(7, 800, 7))
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from nbdebug.journal.series import Curve, Smoothed, Thinned
+from nbdebug.journal.series import Curve, Smoothed
 
 
 def filled(values, capacity: int = 64) -> Curve:
@@ -81,14 +81,37 @@ def test_smoothing_has_no_pull_to_its_start() -> None:
     assert smoothed.curve.points().values == pytest.approx([3.0] * 50)
 
 
-def test_thinned_records_keep_the_larger_and_the_latest() -> None:
-    thinned: Thinned[int] = Thinned(max, capacity=8)
-    values = [1] * 1000
-    values[123] = 99
+def test_smoothing_a_block_is_the_same_as_one_value_after_the_other() -> None:
+    values = np.random.default_rng(0).normal(size=500)
+    values[[3, 77, 78]] = math.nan, math.inf, -math.inf
+    single, many, given = Smoothed(), Smoothed(), []
     for step, value in enumerate(values):
-        thinned.append(step, value)
-    thinned.append(1000, 7)
-    assert max(thinned.records) == 99
-    assert len(thinned.records) <= 8
-    assert (thinned.latest, thinned.latest_step) == (7, 1000)
-    assert thinned.steps == sorted(thinned.steps)
+        single.append(step, value)
+    for part in np.array_split(np.arange(500), 37):
+        given.append(many.extend(part, values[part]))
+    assert many.curve.points().steps.tolist() == single.curve.points().steps.tolist()
+    assert many.curve.points().values.tolist() == single.curve.points().values.tolist()
+    assert np.concatenate([points.values for points in given]).tolist() == single.curve.points().values.tolist()
+
+
+def test_a_window_is_what_the_whole_shows_there() -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=50_000)
+    values[[12_345, 40_000]] = 1e6, math.nan
+    curve = Curve(4_096)
+    curve.extend(np.arange(1, 50_001), values)
+    whole = curve.points()
+    for first, last in ((1, 50_000), (12_000, 13_000), (49_990, 60_000), (0, 3), (20_000, 19_999), (60_000, 70_000)):
+        window = curve.window(first, last, 100_000)
+        inside = (whole.steps >= first) & (whole.steps <= last)
+        assert window.steps.tolist() == whole.steps[inside].tolist()
+    few = curve.window(10_000, 42_000, 100)
+    assert 20 <= len(few.steps) <= 102 and 1e6 in few.values and np.isnan(few.values).sum() == 1
+    assert few.steps[0] >= 10_000 and few.steps[-1] <= 42_000
+
+
+def test_a_second_value_at_a_step_shows_as_well() -> None:
+    assert filled([1.0]).points().values.tolist() == [1.0]
+    curve = filled([1.0, 2.0])
+    curve.append(2, 7.0)
+    assert curve.points().steps.tolist() == [1, 2, 2] and curve.points().values.tolist() == [1.0, 2.0, 7.0]

@@ -17,21 +17,28 @@ import numpy as np
 import pytest
 
 from nbdebug.debugger_journal import Journal as StoredJournal
-from nbdebug.journal import pending, schema, tables
+from nbdebug.journal import histogram_track, layer_table, limit, pending, schema, tables
 from nbdebug.journal.history import History
 from nbdebug.journal.journal import Journal
 from nbdebug.journal.store import Store
 from nbdebug.records.commands import Outcome, Pause
 from nbdebug.records.errors import ConfigurationError, FileFormatError
 from nbdebug.records.findings import Cause, Finding, Severity
+from nbdebug.records.frames import Frame
+from nbdebug.records.layers import Unseen
 from nbdebug.records.manifest import Manifest
-from nbdebug.records.runs import Intervention, Mark, Reseed, Run
+from nbdebug.records.runs import Intervention, Mark, Reseed, Run, RunKind
+from nbdebug.records.signals import Signal
 from nbdebug.records.snapshots import Reason, SnapshotInfo
-from tests.journal.made import TRAIN, fill, frame
+from nbdebug.records.view import Focus
+from tests.journal.made import TRAIN, fill, frame, histograms, layer_values, rows
 from tests.journal.test_codec import ROW, same
 
 FINDING = Finding(Cause.NAN_LOSS, Severity.CRITICAL, "main", 9, "t", "w")
 OUTCOME = Outcome(Pause(), "main", 3, True, "paused")
+
+
+FOCUS = Focus("fc", Signal.WEIGHTS, (Signal.UPDATE_RATIO, Signal.GRADIENT_MEAN), (Signal.GRADIENT_MEAN,))
 
 
 def assert_same_record(live: Journal, stored: StoredJournal) -> None:
@@ -44,6 +51,7 @@ def assert_same_record(live: Journal, stored: StoredJournal) -> None:
         assert stored.interventions(name) == live.interventions(name)
     for view, seen in zip(live.run_views(500), stored._view(500).runs, strict=True):
         assert same(view, seen)
+        assert same(live.layers_view(name, FOCUS), stored._memory.layers_view(name, FOCUS))
     for what in ("outcomes", "findings", "marks", "manifests", "snapshots"):
         assert getattr(stored, what) == getattr(live, what), what
     assert same(stored.comparisons, live.comparisons)
@@ -68,6 +76,10 @@ def tell_all(journal: Journal) -> None:
     journal.record_manifest(Manifest("gone"))
     fill(journal, 101, 300, "gone")
     journal.delete_run("gone")
+    journal.record_unseen("main", (Unseen("fc", "activations", "never called"),))
+    journal.record_unseen("main", (Unseen("fc", "activations", "not called as a module"),))
+    journal.record_rows(rows(901, 1_300, "lr 0.5"))
+    journal.record_rows(rows(1_301, 1_301, "lr 0.5"))
     journal.record_snapshots((SnapshotInfo("a", "main", 0, 0, Reason.START, 5),))
     journal.record_snapshots((SnapshotInfo("b", "main", 9, 0, Reason.EPOCH, 5, pinned=True),))
     journal.record_finding(FINDING)
@@ -101,6 +113,45 @@ def test_what_is_followed_is_what_was_live(tmp_path: Path, monkeypatch: pytest.M
     live.close()
     stored.refresh()
     assert_same_record(live, stored)
+
+
+@pytest.mark.parametrize("every", [1, 3, 40])
+def test_layers_merged_in_memory_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    monkeypatch.setattr(layer_table, "MAX_BUCKETS", 16)
+    monkeypatch.setattr(histogram_track, "MAX_RECORDS", 10)
+    live = Journal(Store(tmp_path / "j.sqlite"))
+    live.begin_run(Run("main"))
+    stored = StoredJournal.open(tmp_path / "j.sqlite")
+    for number, step in enumerate(range(1, 900, 3)):
+        layers = ("conv1", "fc") if step < 400 else ("conv1", "conv2", "fc") if step < 700 else ("conv2", "head")
+        scalars = frame(step).scalars
+        live.record(Frame("main", step, 0, scalars, 1, layer_values(step, layers), histograms(step, layers)))
+        if number % every == 0:
+            live._store.sync()
+            stored.refresh()
+            assert_same_record(live, stored)
+    live.close()
+    with closing(sqlite3.connect(tmp_path / "j.sqlite")) as file:
+        counts = dict(file.execute("SELECT kind, count(*) FROM samples GROUP BY kind"))
+    assert counts.pop("layers") < 16 + 8 * 6 + 1, "it grows with the logarithm of the steps"
+    assert counts == {
+        "latest": 1,
+        "histograms/activations": counts["histograms/activations"],
+        "histograms/weights": counts["histograms/weights"],
+    }
+    assert_same_record(live, StoredJournal.open(tmp_path / "j.sqlite"))
+
+
+def test_runs_that_measure_noise_keep_no_layers(tmp_path: Path) -> None:
+    live = Journal(Store(tmp_path / "j.sqlite"))
+    live.begin_run(Run("main"))
+    fill(live, 1, 20)
+    live.begin_run(Run("seed 1", "main", 20, kind=RunKind.NOISE))
+    fill(live, 21, 60, "seed 1")
+    assert live.layers_view("seed 1").step == 14, "what it began with"
+    assert "grad_max/fc" not in History(live, lambda: "seed 1", inherited=False)
+    live.close()
+    assert_same_record(live, StoredJournal.open(tmp_path / "j.sqlite"))
 
 
 def test_a_run_that_a_reader_has_seen_goes(tmp_path: Path) -> None:
@@ -305,10 +356,10 @@ def test_entries_keep_their_order_with_a_backlog(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(pending, "MAX_FRAMES", 10)
     waiting = pending.Pending()
     for step in range(1, 31):
-        waiting.add(frame(step), None)
+        waiting.add(pending.Taken.of(frame(step)))
     waiting.put(pending.RunDeleted("main"))
     waiting.put(pending.RunBegun(Run("main")))
-    waiting.add(frame(1), None)
+    waiting.add(pending.Taken.of(frame(1)))
     batch = waiting.take()
     assert [type(entry).__name__ for entry in batch.log][10:] == ["RunDeleted", "RunBegun"]
     assert all(curve.points().steps.tolist() == [1] for curve in batch.backlog.values())
@@ -432,6 +483,37 @@ def _version_1(path: Path) -> None:
         file.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
         file.execute("PRAGMA user_version = 1")
         file.commit()
+
+
+def _old_layer_records(path: Path) -> None:
+    """Those of a time when they were whole records of two kinds."""
+    array = {"$": "array", "of": ["<f8", [1], 0]}
+    flow = {"layers": {"$": "tuple", "of": ["fc"]}, "mean": array, "max": array, "state": array}
+    with closing(sqlite3.connect(path)) as file:
+        for kind, name in (("gradients", "GradientFlow"), ("activations", "Activations")):
+            body = json.dumps({"$": name, "of": flow})
+            for slot in range(-1, 8):
+                row = (kind, slot, 7 * slot + 7, body, bytes(8))
+                file.execute("INSERT INTO samples VALUES (NULL, 1, 'main', ?, ?, ?, ?, ?)", row)
+        file.commit()
+
+
+def test_layer_records_of_older_kinds_are_passed_over_and_thinned(tmp_path: Path) -> None:
+    _version_1(tmp_path / "j.sqlite")
+    _old_layer_records(tmp_path / "j.sqlite")
+    stored = StoredJournal.open(tmp_path / "j.sqlite")
+    assert list(stored.history) == ["loss/train"] and "could not be read" not in repr(stored)
+    assert stored._view(400).layers.latest is None
+    with closing(sqlite3.connect(tmp_path / "j.sqlite", isolation_level=None)) as file:
+        thinner = limit.Limit(file, 1, 99)
+        assert thinner._thin_samples(()) and thinner._thin_samples(()) and not thinner._thin_samples(())
+        assert file.execute("SELECT kind, count(*), max(step) FROM samples GROUP BY kind").fetchall() == [
+            ("activations", 5, 56), ("gradients", 5, 56),
+        ]  # fmt: skip
+    live = Journal(Store(tmp_path / "j.sqlite"))
+    tell_all(live)
+    live.close()
+    assert_same_record(live, StoredJournal.open(tmp_path / "j.sqlite"))
 
 
 def test_a_file_of_version_1_is_read_as_it_is(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from nbdebug.journal.store import Store
 from nbdebug.records.commands import Stop
 from nbdebug.records.errors import ClosedError, ConfigurationError, FileFormatError
 from nbdebug.records.runs import Mark, Run, RunKind
+from nbdebug.records.signals import Signal
 from nbdebug.records.status import State
 from tests.journal.made import fill, frame
 from tests.journal.test_store import tell_all
@@ -70,7 +71,12 @@ def test_a_view_as_of_a_debugger_that_rests(folder: Path) -> None:
     view = StoredJournal.open(folder)._view(400)
     assert view.stored and view.status.state is State.IDLE
     assert (view.status.run, view.status.step, view.status.last_step, view.status.epoch) == ("lr 0.5", 900, 900, 9)
-    assert (view.gradients_step, view.activations_step) == (896, 896)
+    assert view.layers.step == 896
+    assert [(kept.signal, step) for kept, step in view.layers.histograms] == [
+        (Signal.ACTIVATIONS, 896),
+        (Signal.WEIGHTS, 882),
+    ]
+    assert view.layers.tracks == () and view.layers.story is None
     assert [run.run.shown for run in view.runs] == ["main", "faster"]
     assert view.comparison is not None and view.comparison.run == "lr 0.5"
 
@@ -228,13 +234,29 @@ def test_a_run_that_can_not_be_is_left_out(folder: Path, sql: str) -> None:
     assert list(stored.runs) == ["main"] and "1 record could not be read" in repr(stored)
 
 
-def test_a_layer_record_with_too_few_numbers_is_left_out(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "key", "old", "new"),
+    [
+        ("layers", "grad_max/fc", '["<f4",[8],', '["<f4",[7],'),
+        ("layers", "grad_max/fc", '["<f4",[8],', '["<f8",[4],'),
+        ("layers", "grad_max/fc", '"width":1,', '"width":3,'),
+        ("layers", "grad_max/fc", '"number":', '"number":9'),
+        ("layers", "grad_max/fc", '"layers":["conv1",', '"layers":["conv1","conv2",'),
+        ("layers", "grad_max/fc", '"grad_max"', '"of a later version"'),
+        ("histograms/activations", "activations/fc", '["<u2",[2,81]', '["<u2",[2,80]'),
+        ("histograms/activations", "activations/fc", '"layers":["conv1",', '"layers":[1,'),
+        ("histograms/activations", "activations/fc", '"width":1,', '"width":-1,'),
+    ],
+)
+def test_a_layer_record_that_makes_no_sense_is_left_out(folder: Path, kind: str, key: str, old: str, new: str) -> None:
     with closing(sqlite3.connect(folder / FILE_NAME)) as file:
-        short = """UPDATE samples SET body = replace(body, '["<f8",[2],', '["<f8",[1],') WHERE kind = 'gradients'"""
-        assert file.execute(short).rowcount > 1
+        assert file.execute("SELECT count(*) FROM samples WHERE kind = ? AND instr(body, ?)", (kind, old)).fetchone()[0]
+        file.execute("UPDATE samples SET body = replace(body, ?, ?) WHERE kind = ?", (old, new, kind))
         file.commit()
     look_at_all(folder)
-    assert not [key for key in StoredJournal.open(folder).history if key.startswith("grad_mean")]
+    stored = StoredJournal.open(folder)
+    assert key not in stored.history and "records could not be read" in repr(stored)
+    assert stored.history["loss/train"].steps[-1] == 900
 
 
 def test_text_that_is_no_text_is_damage(folder: Path) -> None:
@@ -288,7 +310,7 @@ def test_what_can_not_be_read_is_left_out_and_counted(folder: Path) -> None:
         file.execute("UPDATE marks SET body = 'rubbish'")
         file.execute("INSERT INTO lines VALUES (999, 1, 'main', 'a later signal', '', '', 0)")
         file.execute('INSERT INTO points SELECT NULL, 999, start, span, width, first_step, steps, "values" FROM points')
-        file.execute("UPDATE samples SET kind = 'weights' WHERE kind = 'activations'")
+        file.execute("UPDATE samples SET kind = 'histograms/of tomorrow' WHERE kind = 'histograms/activations'")
         file.commit()
     stored = StoredJournal.open(folder)
     assert len(stored.findings) == 1 and stored.marks == ()

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from nbdebug.probes.activations import MAX_CALLS, NOT_CALLED, ActivationsProbe
+from nbdebug.probes.sample_rows import Pool
 from nbdebug.records.layers import BINS, edges
 from nbdebug.records.signals import Signal
 from tests.probes.looking import MODELS, captured, hooks_on, moments, names_of, reasons, sample, total, values
@@ -285,6 +286,15 @@ def test_under_torch_func_the_whole_batch_is_seen_and_the_gradients_are_the_same
     assert silent > 0
 
 
+def test_functionalize_shows_the_values() -> None:
+    model = nn.Sequential(nn.Linear(4, 2000), nn.ReLU())
+    x = torch.randn(2, 4)
+    reading = sample(ActivationsProbe(names_of(model)), lambda: torch.func.functionalize(model)(x))
+    truth = captured(model, lambda twin: twin(x))
+    assert values(reading, Signal.ACTIVATION_MEAN) == pytest.approx({k: float(truth[k].mean()) for k in "01"})
+    assert values(reading, Signal.ACTIVATION_STD)["1"] == pytest.approx(float(truth["1"].std(correction=0)), rel=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own use of it
 def test_forward_mode_gradients_are_undisturbed() -> None:
     model = nn.Sequential(nn.Linear(4, 2000), nn.Tanh())
@@ -446,6 +456,22 @@ def test_saturation_is_where_the_derivative_of_the_input_has_gone(name: str) -> 
 def test_others_do_not_saturate() -> None:
     model = nn.Sequential(nn.ReLU(), nn.Softmax(-1), nn.GELU())
     assert not values(sample(ActivationsProbe(names_of(model)), lambda: model(torch.randn(3, 4))), Signal.SATURATED)
+
+
+def test_samples_may_be_kept_in_a_shared_pool() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.Tanh()), 5 * torch.randn(30, 4)
+    alone = sample(ActivationsProbe(names_of(model)), lambda: model(x))
+    pool = Pool()
+    probe = ActivationsProbe(names_of(model), pool=pool)
+    probe.begin(1)
+    model(x)
+    probe.unhook()
+    units = [tensor.to(torch.float64).numpy() for tensor in probe.finish()]
+    pool.read([tensor.to(torch.float64).numpy() for tensor in pool.reduce()])
+    shared = probe.read(units)
+    for signal in set(probe.signals) - {Signal.ACTIVATIONS}:
+        assert values(shared, signal) == values(alone, signal)
+    assert np.array_equal(shared.histograms[0].counts, alone.histograms[0].counts)
 
 
 def test_only_what_is_wanted_is_measured() -> None:

@@ -14,7 +14,7 @@ from torch.amp import GradScaler
 from torch.nn import functional as F
 
 from nbdebug.records.signals import Signal
-from nbdebug.training.scalers import visible_to
+from nbdebug.training.reach import visible_to
 from nbdebug.training.trainer import Trainer
 from tests.probes.watched import Watched, close, mlp, watched
 

@@ -277,7 +277,7 @@ def _notes(ridges: Ridges, units: Sequence[tuple[float, float]]) -> list[dict[st
         notes.append(
             {
                 "xref": "paper", "x": 1, "xanchor": "left", "xshift": 8, "y": len(ridges.rows) - 1 - index,
-                "yanchor": "bottom", "yshift": -3, "text": text, "showarrow": False, "font": font,
+                "yanchor": "middle", "text": text, "showarrow": False, "font": font,
             }
         )  # fmt: skip
     return notes

@@ -2,7 +2,7 @@
 
 Pure; drawing thread. Few layers have a line each, the trace of their name; of a stretch of steps both extremes are
 drawn, so that no spike is lost. Of many, every group has the line of its median, over the band from the smallest to
-the largest of all, and the worst few layers one each. The trace ``steps`` only carries the steps, which all share.
+the largest of all; the worst few layers have the traces ``line 1`` to ``line 3``, a chosen one ``line 4``. The trace ``steps`` only carries the steps, which all share.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ MUCH = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """What is drawn: ``own`` layers a line each, ``groups`` one together; ``at`` are their places in ``tracks``."""
+    """What is drawn: ``groups`` have a line together, ``own`` layers one each, which in groups are few and vary.
+
+    ``at`` and ``own_at`` are their places in ``tracks``; ``last`` are the latest values, by layer.
+    """
 
     tracks: Tracks
     own: tuple[Row, ...]
@@ -49,6 +52,17 @@ class Lines:
     def all_at(self) -> list[int]:
         """The places of everything in the present part of the tree."""
         return [place for at in self.at for place in at] or list(self.own_at)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """What has a line, in the order of :attr:`names`."""
+        return (*self.groups, *self.own)
+
+    @property
+    def names(self) -> list[str]:
+        """The traces of the rows."""
+        own = [f"line {slot + 1}" for slot in range(len(self.own))] if self.groups else map(rowwise.name, self.own)
+        return [*map(rowwise.name, self.groups), *own]
 
 
 class OverTimePanel:
@@ -79,9 +93,10 @@ class OverTimePanel:
         axis, ends = _axis(quantity, drawn)
         return Drawing(
             readout=readout(lines, view.layers.step),
-            structure=(lines.own, lines.groups, quantity),
+            structure=(lines.groups or lines.own, quantity),
             arrays=arrays,
-            layout={"yaxis": axis, "meta": {"lit": _lit(lines)}, **_band(quantity, ends)},
+            layout={"yaxis": axis, "meta": {"lit": _lit(lines)} | _names(lines), **_band(quantity, ends)},
+            traces={name: {"hovertemplate": _hover(row)} for name, row in zip(lines.names, lines.rows, strict=True)},
             title=title,
         )
 
@@ -94,18 +109,14 @@ class OverTimePanel:
         if lines.groups:
             edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
             figure.add_scatter(name="least", **edge)
-            figure.add_scatter(name="most", fill="tonexty", fillcolor=blue, opacity=0.14, **edge)
-        for row in (*lines.groups, *lines.own):
-            of = "median of " if row.is_group else ""
-            figure.add_scatter(
-                name=rowwise.name(row), mode="lines", connectgaps=False, line={"color": blue, "width": 1}, opacity=0.45,
-                hovertemplate=f"<b>{rowwise.name(row)}</b><br>{of}%{{y:.3g}} at step %{{x:,}}<extra></extra>",
-            )  # fmt: skip
+            figure.add_scatter(name="most", fill="tonexty", fillcolor=blue, **edge)
+        slots = [f"line {slot + 1}" for slot in range(WORST + 1)]
+        for name in [*map(rowwise.name, lines.groups), *slots] if lines.groups else lines.names:
+            line = {"color": blue, "width": 1}
+            figure.add_scatter(name=name, mode="lines", connectgaps=False, line=line, opacity=0.45)
         figure.update_layout(
             template=theme.template(),
-            uirevision=str(hash((lines.groups, lines.own, self._lens.quantity))),
-            meta=rowwise.meta((*lines.groups, *lines.own))
-            | {"traces": [*map(rowwise.name, (*lines.groups, *lines.own))]},
+            uirevision=str(hash((lines.groups or lines.own, self._lens.quantity))),
             margin={"t": 12, "r": 12},
             xaxis={"title": {"text": "step"}, "tickformat": ",d", "nticks": 7},
         )
@@ -140,12 +151,9 @@ def lines_of(tracks: Tracks, rows: Rows, layer: str) -> Lines | None:
     chosen = order[:WORST]
     if layer in rows.row_of and layer in tracks.layers and tracks.layers.index(layer) not in chosen:
         chosen.append(tracks.layers.index(layer))
-    own = tuple(Row(tracks.layers[place], tracks.layers[place], (tracks.layers[place],)) for place in sorted(chosen))
-    groups = [(row, at) for row, at in found if row.is_group or row.key not in {each.key for each in own}]
-    return Lines(
-        tracks, own, tuple(sorted(chosen)), tuple(row for row, _ in groups), tuple(at for _, at in groups),
-        tuple(order[:1]), last,
-    )  # fmt: skip
+    own = tuple(Row(name, name, (name,)) for name in (tracks.layers[place] for place in chosen))
+    groups, at = tuple(row for row, _ in found), tuple(at for _, at in found)
+    return Lines(tracks, own, tuple(chosen), groups, at, tuple(order[:1]), last)
 
 
 def tracks_known(tracks: Tracks) -> NDArray[np.bool_]:
@@ -227,6 +235,16 @@ def _lit(lines: Lines) -> dict[str, Json] | None:
     return {"key": name, "color": theme.tone("bad" if off else "train")}
 
 
+def _names(lines: Lines) -> dict[str, Json]:
+    """For the browser: which row each trace is."""
+    return rowwise.meta(lines.rows) | {"traces": lines.names}
+
+
+def _hover(row: Row) -> str:
+    of = "median of " if row.is_group else ""
+    return f"<b>{rowwise.name(row)}</b><br>{of}%{{y:.3g}} at step %{{x:,}}<extra></extra>"
+
+
 def _arrays(lines: Lines) -> dict[tuple[str, str], Array]:
     tracks = lines.tracks
     steps = np.repeat(tracks.steps, 2)
@@ -238,9 +256,9 @@ def _arrays(lines: Lines) -> dict[tuple[str, str], Array]:
         arrays["most", "y"] = np.repeat(np.fmax.reduce(high, axis=1), 2)
         for row, at in zip(lines.groups, lines.at, strict=True):
             arrays[rowwise.name(row), "y"] = np.repeat(_median(_positive(tracks.signal, tracks.high[:, at])), 2)
-    for row, place in zip(lines.own, lines.own_at, strict=True):
+    for name, place in zip(lines.names[len(lines.groups) :], lines.own_at, strict=True):
         both = np.column_stack([tracks.low[:, place], tracks.high[:, place]]).ravel()
-        arrays[rowwise.name(row), "y"] = _positive(tracks.signal, both)
+        arrays[name, "y"] = _positive(tracks.signal, both)
     return arrays
 
 

@@ -56,7 +56,7 @@ def name(row: Row) -> str:
     """A row's name in a chart, full, and escaped as plotly needs it."""
     if not row.is_group:
         return words.plain(row.key)
-    return words.plain(f"{row.key.rstrip('.')} ▸ {len(row.layers)} layers")
+    return words.plain(f"{called(row)} ▸ {len(row.layers)} layers")
 
 
 def meta(rows: Sequence[Row]) -> dict[str, Json]:
@@ -66,7 +66,7 @@ def meta(rows: Sequence[Row]) -> dict[str, Json]:
 
 def called(row: Row) -> str:
     """A row's name in a sentence; a bare number needs the word before it."""
-    text = row.key.rstrip(".")
+    text = row.label if grouping.STRETCH in row.key else row.key.rstrip(".")
     return f"layer {text}" if text[:1].isdigit() else text
 
 

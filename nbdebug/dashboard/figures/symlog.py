@@ -9,6 +9,8 @@ density over log |x| peaks at the deviation.)
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,8 +55,14 @@ def cells(counts: Floats, limit: Floats, unit: Floats) -> Floats:
     shift = np.where(limit > 0, 2 * np.round(np.log2(np.where(limit > 0, limit, 1.0) / unit)), 0.0).astype(np.int64)
     for each in np.unique(shift):
         chosen = shift == each
-        np.add.at(found, (np.flatnonzero(chosen)[:, None], _cell_of(int(each))[None, :]), counts[chosen])
+        found[chosen] = counts[chosen] @ _into_cells(int(each))
     return found
+
+
+@lru_cache(maxsize=256)
+def _into_cells(shift: int) -> Floats:
+    """1 where a bin (row) belongs to a cell (column): ``(BINS, CELLS)``."""
+    return np.eye(CELLS)[_cell_of(shift)]
 
 
 def _cell_of(shift: int) -> NDArray[np.int64]:
