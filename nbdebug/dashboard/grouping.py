@@ -159,21 +159,21 @@ def _stretches(nodes: Sequence[tuple[str, list[str]]], most: int) -> list[tuple[
 
 
 def largest(values: Floats, rows: Sequence[Sequence[int]]) -> Floats:
-    """The largest of each row's values, NaN left aside; ``(rows,)``."""
+    """The largest of each row's values, NaN left aside; ``(…, rows)``."""
     return _each(np.fmax, values, rows)
 
 
 def smallest(values: Floats, rows: Sequence[Sequence[int]]) -> Floats:
-    """The smallest of each row's values, NaN left aside; ``(rows,)``."""
+    """The smallest of each row's values, NaN left aside; ``(…, rows)``."""
     return _each(np.fmin, values, rows)
 
 
 def average(values: Floats, rows: Sequence[Sequence[int]]) -> Floats:
-    """The mean of each row's values, NaN left aside; ``(rows,)``."""
+    """The mean of each row's values, NaN left aside; ``(…, rows)``."""
     known = np.isfinite(values) | np.isinf(values)
     amount = _each(np.add, known.astype(np.float64), rows)
     total = _each(np.add, np.where(known, values, 0.0), rows)
-    means: Floats = np.divide(total, amount, out=np.full(len(rows), np.nan), where=amount > 0)
+    means: Floats = np.divide(total, amount, out=np.full(amount.shape, np.nan), where=amount > 0)
     return means
 
 

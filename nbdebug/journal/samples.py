@@ -141,6 +141,7 @@ def _bucket_news(row: SampleRow) -> News:
     _refuse(not all(isinstance(layer, str) for layer in layers), "layers without names")
     _refuse(not all(known), "a signal of a later version")
     signals = tuple(Signal(name) for name in plain["signals"])
+    _refuse(len(plain["mask"]) != (len(signals) * len(layers) + 7) // 8, "a mask of another size")
     mask = np.unpackbits(plain["mask"], count=len(signals) * len(layers)).astype(np.bool_)
     layout = Layout(layers, signals, mask.reshape(len(signals), len(layers)))
     width, number = plain["width"], plain["number"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -33,7 +33,16 @@ def visible_to(function: Any) -> Iterator[Any]:
         yield from vars(function).values() if hasattr(function, "__dict__") else ()
         function = vars(type(function)).get("__call__")
     if inspect.isfunction(function):
-        seen = inspect.getclosurevars(function)
-        yield from seen.nonlocals.values()
-        yield from seen.globals.values()
+        yield from _held(function.__closure__ or ())
+        names = function.__code__.co_names
+        yield from (function.__globals__[name] for name in names if name in function.__globals__)
         yield from (function.__defaults__ or ())
+
+
+def _held(cells: Iterable[Any]) -> Iterator[Any]:
+    """What closures hold; a name that is assigned only later holds nothing yet."""
+    for cell in cells:
+        try:
+            yield cell.cell_contents
+        except ValueError:
+            continue

@@ -9,27 +9,26 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from nbdebug.dashboard.figures.activations import ActivationsPanel
 
 from nbdebug.dashboard.figures import landmarks
-from nbdebug.dashboard.figures.gradient_flow import GradientFlowPanel
 from nbdebug.dashboard.figures.loss import Loss
 from nbdebug.dashboard.figures.marks import merge_marks
 from nbdebug.dashboard.figures.verdict import VerdictPanel
+from nbdebug.dashboard.picture import default_panels
 from nbdebug.dashboard.tree import Legend
-from nbdebug.records.commands import Clip, ClipMode
-from nbdebug.records.frames import GradientState
 from nbdebug.records.runs import Mark
+from nbdebug.records.signals import Signal
 from nbdebug.records.status import State, Status
+from nbdebug.records.view import Focus, LayersView
 from tests.dashboard import views
 
-PANELS = [Loss(), GradientFlowPanel(), ActivationsPanel(), VerdictPanel()]
+PANELS = [panel for panel in default_panels() if panel.name != "layers"]
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.name)
 @pytest.mark.parametrize("layers", [1, 3, 150])
 def test_every_array_has_a_trace_of_its_name(panel, layers):
-    view = views.forest(gradients=views.flow(layers), activations=views.activations(layers))
+    view = views.forest(layers=views.layers(layers, focus=Focus("layer0", tracks=(Signal.UPDATE_RATIO,))))
     names = [trace.name for trace in panel.skeleton(view).data]
     assert len(set(names)) == len(names)
     assert {trace for trace, _ in panel.draw(view).arrays} <= set(names)
@@ -37,7 +36,7 @@ def test_every_array_has_a_trace_of_its_name(panel, layers):
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.name)
 def test_nothing_recorded_gives_a_hint_and_no_chart(panel):
-    view = views.view(runs=(views.run(),), gradients=None, activations=None)
+    view = views.view(runs=(views.run(),), layers=views.NO_LAYERS)
     drawing = panel.draw(view)
     assert drawing.empty and not drawing.arrays
 
@@ -96,59 +95,17 @@ def test_very_many_validations_are_a_line_without_markers():
     assert modes == ["lines+markers", "lines"]
 
 
-@pytest.mark.parametrize("mode", [ClipMode.OFF, ClipMode.NORM, ClipMode.VALUE])
-def test_gradients_are_exact_and_clipped_ones_shown_while_clipping(mode):
-    view = views.view()
-    view = replace(view, knobs=replace(view.knobs, clip=Clip(mode, 0.5)))
-    drawing, flow = GradientFlowPanel().draw(view), view.gradients
-    np.testing.assert_array_equal(drawing.arrays["mean", "y"], flow.mean)
-    np.testing.assert_array_equal(drawing.arrays["max", "y"], flow.max)
-    assert (("mean clipped", "y") in drawing.arrays) == (mode is not ClipMode.OFF)
-    assert [shape["y0"] for shape in drawing.layout["shapes"]] == ([0.5] if mode is ClipMode.VALUE else [])
-
-
-def test_what_a_log_axis_cannot_show_stands_at_its_edge():
-    state = np.array([GradientState.PRESENT, GradientState.MISSING, GradientState.FROZEN, 0, 0], np.int8)
-    mean = np.array([1.0, 0, 0, 0, math.nan])
-    flow = views.flow(5, mean=mean, max=mean, clipped_mean=mean, clipped_max=mean, state=state)
-    arrays = GradientFlowPanel().draw(views.view(gradients=flow)).arrays
-    shown = {
-        name: np.flatnonzero(np.isfinite(arrays[name, "y"])).tolist()
-        for name in ("missing", "frozen", "zero", "not finite")
-    }
-    assert shown == {"missing": [1], "frozen": [2], "zero": [3], "not finite": [4]}
-
-
-def test_ridges_carry_the_raw_counts():
-    shown = views.activations(3)
-    drawing = ActivationsPanel().draw(views.view(activations=shown))
-    for index, layer in enumerate(shown.layers):
-        np.testing.assert_array_equal(drawing.arrays[layer, "customdata"], shown.counts[index])
-
-
-def test_the_heat_map_carries_the_raw_counts():
-    shown = views.activations(13)
-    arrays = ActivationsPanel().draw(views.view(activations=shown)).arrays
-    np.testing.assert_array_equal(arrays["counts", "customdata"], shown.counts)
-    assert arrays["counts", "z"].max() == 1
-
-
-def test_a_layer_that_is_all_zero_is_told():
-    counts = np.zeros((2, 8))
-    counts[:, 4] = [100, 50]
-    counts[1, 0] = 50
-    drawing = ActivationsPanel().draw(views.view(activations=views.activations(2, counts=counts)))
-    assert "layer0 100 % at zero" in drawing.readout
-    colours = [drawing.traces[name]["fillcolor"] for name in ("layer0", "layer1")]
-    assert colours[0] != colours[1]
-
-
 def test_names_are_shown_literally():
     evil = "<b>&amp;</b>"
-    flow, shown = views.flow(1, layers=(evil,)), views.activations(1, layers=(evil,))
+    shown = LayersView(
+        latest=views.table(1, layers=(evil,)),
+        histograms=((views.histograms(size=1, layers=(evil,)), 3),),
+        tracks=(views.tracks(1, layers=(evil,)),),
+        story=views.story(evil),
+    )
     runs = (views.run(evil, [1.0]), views.branch("b", evil, 1, [1.0], title=f"%{{y}}{evil}"))
     view = views.view(
-        runs=runs, gradients=flow, activations=shown, marks=(Mark(evil, 1, evil),),
+        runs=runs, layers=shown, marks=(Mark(evil, 1, evil),),
         snapshots=(views.snapshot(run="b", step=2, best=True),), comparison=views.comparison(parent=evil, run="b"),
     )  # fmt: skip
     for panel in PANELS:
@@ -160,8 +117,10 @@ def test_names_are_shown_literally():
 
 def test_structure_changes_only_with_what_the_skeleton_shows():
     made = views.comparison()
-    first = views.view(comparison=made)
-    later = views.view(runs=(views.run(train=[5.0] * 50),), gradients_step=50, comparison=made)
+    focus = Focus("layer1", tracks=(Signal.UPDATE_RATIO,))
+    first = views.view(comparison=made, layers=views.layers(100, focus=focus))
+    grown = views.layers(100, step=50, seed=1, focus=focus, tracks=(views.tracks(100, 90),))
+    later = views.view(runs=(views.run(train=[5.0] * 50),), layers=grown, comparison=made)
     for panel in PANELS:
         assert panel.draw(first).structure == panel.draw(later).structure
     assert Loss().draw(views.view(runs=(*first.runs, views.run("b", [1.0])))).structure != Loss().draw(first).structure
@@ -208,7 +167,7 @@ def test_a_fork_is_on_the_nearest_curve_that_was_there(parent, step, fork):
 
 def test_a_branch_that_did_not_grow_is_the_same_array_again():
     panel, view = Loss(), views.forest()
-    first, again = panel.draw(view).arrays, panel.draw(replace(view, gradients_step=9)).arrays
+    first, again = panel.draw(view).arrays, panel.draw(replace(view, layers=views.layers(step=9))).arrays
     assert first["lr 0.02 smooth", "y"] is again["lr 0.02 smooth", "y"]
     assert first["main train", "x"] is view.runs[0].train.steps
     grown = straight("lr 0.02", "main", 100, 5.0, 350, 0.0)

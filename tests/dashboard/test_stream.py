@@ -86,6 +86,8 @@ def test_unchanged_panels_are_not_drawn_again():
 class Broken:
     name = "broken"
     title = "Broken"
+    tab = ""
+    period_s = 0.0
 
     def inputs(self, view):
         return (object(),)
@@ -113,6 +115,7 @@ def test_a_drawing_is_kept_while_its_inputs_are_and_equal_numbers_count_as_the_s
 
     class Counting:
         name = title = "counting"
+        tab, period_s = "", 0.0
 
         def inputs(self, view):
             return (view.runs, int(str(view.status.step)))  # a number made anew, as a status is

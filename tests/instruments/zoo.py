@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
-from tests.instruments import zoo_compiled, zoo_layers, zoo_oddities, zoo_ways
+from tests.instruments import zoo_compiled, zoo_layers, zoo_oddities, zoo_trials, zoo_ways
 from tests.instruments.specimen import Case, Kind
 from tests.training import reference
 
-KINDS: dict[str, Kind] = {**zoo_layers.KINDS, **zoo_oddities.KINDS, **zoo_ways.KINDS, **zoo_compiled.KINDS}
+HOUSES = (zoo_layers, zoo_oddities, zoo_ways, zoo_compiled, zoo_trials)
+KINDS: dict[str, Kind] = {name: kind for house in HOUSES for name, kind in house.KINDS.items()}
 
 
 def train_plainly(case: Case, steps: int) -> None:

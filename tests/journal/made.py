@@ -54,9 +54,9 @@ def layer_values(step: int, layers: tuple[str, ...] = ("conv1", "fc")) -> LayerV
 
 
 def histograms(step: int, layers: tuple[str, ...] = ("conv1", "fc")) -> tuple[Histograms, ...]:
-    """Histograms that follow from their step; those of weights come on every third step only."""
+    """Histograms that follow from their step; those of weights come on every fifth step only."""
     return tuple(
-        histogram(signal, step, layers) for signal in (Signal.ACTIVATIONS, Signal.WEIGHTS)[: 2 if step % 3 == 0 else 1]
+        histogram(signal, step, layers) for signal in (Signal.ACTIVATIONS, Signal.WEIGHTS)[: 2 if step % 5 == 0 else 1]
     )
 
 

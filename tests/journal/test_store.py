@@ -31,7 +31,7 @@ from nbdebug.records.runs import Intervention, Mark, Reseed, Run, RunKind
 from nbdebug.records.signals import Signal
 from nbdebug.records.snapshots import Reason, SnapshotInfo
 from nbdebug.records.view import Focus
-from tests.journal.made import TRAIN, fill, frame, histograms, layer_values, rows
+from tests.journal.made import SERIES, TRAIN, fill, frame, histograms, layer_values, rows
 from tests.journal.test_codec import ROW, same
 
 FINDING = Finding(Cause.NAN_LOSS, Severity.CRITICAL, "main", 9, "t", "w")
@@ -64,6 +64,8 @@ def tell_all(journal: Journal) -> None:
     journal.begin_run(Run("main", created_s=1.0))
     journal.record_manifest(Manifest("main", {"lr": 0.1}))
     fill(journal, 1, 2_500)
+    journal.record_rows(rows(2_501, 2_700))
+    journal.record_rows(rows(2_701, 2_701))
     journal.begin_run(Run("draft", "main", 700))
     journal.mark(Mark("draft", 700, "goes with its run"))
     journal.begin_run(Run("lr 0.5", "main", 700, "lr 0.5"))
@@ -78,8 +80,6 @@ def tell_all(journal: Journal) -> None:
     journal.delete_run("gone")
     journal.record_unseen("main", (Unseen("fc", "activations", "never called"),))
     journal.record_unseen("main", (Unseen("fc", "activations", "not called as a module"),))
-    journal.record_rows(rows(901, 1_300, "lr 0.5"))
-    journal.record_rows(rows(1_301, 1_301, "lr 0.5"))
     journal.record_snapshots((SnapshotInfo("a", "main", 0, 0, Reason.START, 5),))
     journal.record_snapshots((SnapshotInfo("b", "main", 9, 0, Reason.EPOCH, 5, pinned=True),))
     journal.record_finding(FINDING)
@@ -115,7 +115,7 @@ def test_what_is_followed_is_what_was_live(tmp_path: Path, monkeypatch: pytest.M
     assert_same_record(live, stored)
 
 
-@pytest.mark.parametrize("every", [1, 3, 40])
+@pytest.mark.parametrize("every", [2, 40])
 def test_layers_merged_in_memory_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
     monkeypatch.setattr(layer_table, "MAX_BUCKETS", 16)
     monkeypatch.setattr(histogram_track, "MAX_RECORDS", 10)
@@ -134,11 +134,8 @@ def test_layers_merged_in_memory_are_followed(tmp_path: Path, monkeypatch: pytes
     with closing(sqlite3.connect(tmp_path / "j.sqlite")) as file:
         counts = dict(file.execute("SELECT kind, count(*) FROM samples GROUP BY kind"))
     assert counts.pop("layers") < 16 + 8 * 6 + 1, "it grows with the logarithm of the steps"
-    assert counts == {
-        "latest": 1,
-        "histograms/activations": counts["histograms/activations"],
-        "histograms/weights": counts["histograms/weights"],
-    }
+    assert counts.pop("histograms/activations") <= 10 + 5 * 7 and counts.pop("histograms/weights") <= 10 + 5 * 5
+    assert counts == {"latest": 1}
     assert_same_record(live, StoredJournal.open(tmp_path / "j.sqlite"))
 
 
@@ -151,7 +148,9 @@ def test_runs_that_measure_noise_keep_no_layers(tmp_path: Path) -> None:
     assert live.layers_view("seed 1").step == 14, "what it began with"
     assert "grad_max/fc" not in History(live, lambda: "seed 1", inherited=False)
     live.close()
-    assert_same_record(live, StoredJournal.open(tmp_path / "j.sqlite"))
+    stored = StoredJournal.open(tmp_path / "j.sqlite")
+    assert [key for key in stored.history.of("seed 1")] == [series.text for series in SERIES]
+    assert "grad_max/fc" in stored.history.of("seed 1", inherited=True)
 
 
 def test_a_run_that_a_reader_has_seen_goes(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sqlite3
 import subprocess
 import sys
@@ -74,7 +75,7 @@ def test_a_view_as_of_a_debugger_that_rests(folder: Path) -> None:
     assert view.layers.step == 896
     assert [(kept.signal, step) for kept, step in view.layers.histograms] == [
         (Signal.ACTIVATIONS, 896),
-        (Signal.WEIGHTS, 882),
+        (Signal.WEIGHTS, 875),
     ]
     assert view.layers.tracks == () and view.layers.story is None
     assert [run.run.shown for run in view.runs] == ["main", "faster"]
@@ -203,7 +204,7 @@ def test_flipped_bytes_give_a_good_read_or_say_that_the_file_is_damaged(tmp_path
         ("UPDATE sessions SET started_s = 4e18", "is no time"),
         ("UPDATE sessions SET host = x'00'", "in place of a number or text"),
         ("UPDATE runs SET last_step = 'x'", "unsupported|'x'"),
-        ("UPDATE runs SET last_epoch = 0.5 WHERE name = 'main'", "run 'main' came to step 2500, epoch 0.5"),
+        ("UPDATE runs SET last_epoch = 0.5 WHERE name = 'main'", "run 'main' came to step 2701, epoch 0.5"),
         ("UPDATE points SET first_step = 9223372036854775807", "is damaged"),
         ("UPDATE points SET \"values\" = 'text'", "is damaged"),
     ],
@@ -235,23 +236,27 @@ def test_a_run_that_can_not_be_is_left_out(folder: Path, sql: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "key", "old", "new"),
+    ("kind", "key", "pattern", "new"),
     [
-        ("layers", "grad_max/fc", '["<f4",[8],', '["<f4",[7],'),
-        ("layers", "grad_max/fc", '["<f4",[8],', '["<f8",[4],'),
-        ("layers", "grad_max/fc", '"width":1,', '"width":3,'),
-        ("layers", "grad_max/fc", '"number":', '"number":9'),
-        ("layers", "grad_max/fc", '"layers":["conv1",', '"layers":["conv1","conv2",'),
-        ("layers", "grad_max/fc", '"grad_max"', '"of a later version"'),
-        ("histograms/activations", "activations/fc", '["<u2",[2,81]', '["<u2",[2,80]'),
-        ("histograms/activations", "activations/fc", '"layers":["conv1",', '"layers":[1,'),
-        ("histograms/activations", "activations/fc", '"width":1,', '"width":-1,'),
+        ("layers", "grad_max/fc", r"<f4\",\[8", '<f4",[7'),
+        ("layers", "grad_max/fc", r"<f4\",\[8", '<f8",[4'),
+        ("layers", "grad_max/fc", r'"width":\d+', '"width":3'),
+        ("layers", "grad_max/fc", r'"number":', '"number":9'),
+        ("layers", "grad_max/fc", r'"layers":\["conv1"', '"layers":["conv1","a","b","c","d"'),
+        ("layers", "grad_max/fc", r'"grad_max"', '"of a later version"'),
+        ("histograms/activations", "activations/fc", r"2,81", "2,80"),
+        ("histograms/activations", "activations/fc", r'"layers":\["conv1"', '"layers":[1'),
+        ("histograms/activations", "activations/fc", r'"width":\d+', '"width":-1'),
     ],
 )
-def test_a_layer_record_that_makes_no_sense_is_left_out(folder: Path, kind: str, key: str, old: str, new: str) -> None:
+def test_a_layer_record_that_makes_no_sense_is_left_out(
+    folder: Path, kind: str, key: str, pattern: str, new: str
+) -> None:
     with closing(sqlite3.connect(folder / FILE_NAME)) as file:
-        assert file.execute("SELECT count(*) FROM samples WHERE kind = ? AND instr(body, ?)", (kind, old)).fetchone()[0]
-        file.execute("UPDATE samples SET body = replace(body, ?, ?) WHERE kind = ?", (old, new, kind))
+        for number, body in file.execute("SELECT id, body FROM samples WHERE kind = ?", (kind,)).fetchall():
+            changed, count = re.subn(pattern, new, body)
+            assert count
+            file.execute("UPDATE samples SET body = ? WHERE id = ?", (changed, number))
         file.commit()
     look_at_all(folder)
     stored = StoredJournal.open(folder)

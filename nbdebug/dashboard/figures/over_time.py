@@ -2,7 +2,8 @@
 
 Pure; drawing thread. Few layers have a line each, the trace of their name; of a stretch of steps both extremes are
 drawn, so that no spike is lost. Of many, every group has the line of its median, over the band from the smallest to
-the largest of all; the worst few layers have the traces ``line 1`` to ``line 3``, a chosen one ``line 4``. The trace ``steps`` only carries the steps, which all share.
+the largest of all; the worst few layers have the traces ``line 1`` to ``line 3``, a chosen one ``line 4``. The trace
+``steps`` only carries the steps, which all share.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 
 from nbdebug.dashboard import theme, words
 from nbdebug.dashboard.figures import rowwise
 from nbdebug.dashboard.figures.gradient_flow import power_ticks
 from nbdebug.dashboard.figures.panel import Array, Drawing, Floats, Json, cover
+from nbdebug.dashboard.figures.tracks import latest, measured, median, thinned
 from nbdebug.dashboard.grouping import Row, Rows
 from nbdebug.dashboard.lens import QUANTITIES, Lens
 from nbdebug.records.signals import Signal
@@ -134,7 +135,7 @@ class OverTimePanel:
 
 def lines_of(tracks: Tracks, rows: Rows, layer: str) -> Lines | None:
     """Which layers have a line; ``None`` if none of these rows was measured."""
-    known = tracks_known(tracks)
+    known = measured(tracks)
     found = rows.having({name: index for index, name in enumerate(tracks.layers) if known[index]})
     if not found:
         return None
@@ -145,48 +146,14 @@ def lines_of(tracks: Tracks, rows: Rows, layer: str) -> Lines | None:
     grouped = any(row.is_group for row, _ in found)
     stretches = FEW_STRETCHES if len(found) > MANY_LINES else MOST_STRETCHES
     tracks = thinned(tracks, stretches)
+    shown, at = tuple(row for row, _ in found), tuple(at for _, at in found)
     if not grouped:
-        own, at = tuple(row for row, _ in found), tuple(at[0] for _, at in found)
-        return Lines(tracks, own, at, (), (), tuple(order[:1]), last)
+        return Lines(tracks, shown, tuple(places), (), (), tuple(order[:1]), last)
     chosen = order[:WORST]
     if layer in rows.row_of and layer in tracks.layers and tracks.layers.index(layer) not in chosen:
         chosen.append(tracks.layers.index(layer))
     own = tuple(Row(name, name, (name,)) for name in (tracks.layers[place] for place in chosen))
-    groups, at = tuple(row for row, _ in found), tuple(at for _, at in found)
-    return Lines(tracks, own, tuple(chosen), groups, at, tuple(order[:1]), last)
-
-
-def tracks_known(tracks: Tracks) -> NDArray[np.bool_]:
-    """Which layers have anything measured at all; ``(layers,)``."""
-    return np.asarray((np.isfinite(tracks.high) | tracks.odd).any(axis=0))
-
-
-def latest(tracks: Tracks) -> Floats:
-    """The last finite value of each layer, NaN without one; ``(layers,)``."""
-    finite = np.isfinite(tracks.high)
-    where = len(tracks.steps) - 1 - np.argmax(finite[::-1], axis=0)
-    values: Floats = np.where(finite.any(axis=0), tracks.high[where, np.arange(len(tracks.layers))], np.nan)
-    return values
-
-
-def thinned(tracks: Tracks, most: int) -> Tracks:
-    """Neighbouring stretches joined, a power of two of them, until there are at most ``most``; extremes are kept."""
-    count = len(tracks.steps)
-    width = 1
-    while -(-count // width) > most:
-        width *= 2
-    if width == 1:
-        return tracks
-    starts = np.arange(0, count, width)
-    ends = np.minimum(starts + width, count) - 1
-    return Tracks(
-        tracks.signal,
-        tracks.layers,
-        tracks.steps[ends],
-        np.fmin.reduceat(tracks.low, starts, axis=0),
-        np.fmax.reduceat(tracks.high, starts, axis=0),
-        np.logical_or.reduceat(tracks.odd, starts, axis=0),
-    )
+    return Lines(tracks, own, tuple(chosen), shown, at, tuple(order[:1]), last)
 
 
 def readout(lines: Lines, step: int) -> str:
@@ -255,7 +222,7 @@ def _arrays(lines: Lines) -> dict[tuple[str, str], Array]:
         arrays["least", "y"] = np.repeat(np.fmin.reduce(low, axis=1), 2)
         arrays["most", "y"] = np.repeat(np.fmax.reduce(high, axis=1), 2)
         for row, at in zip(lines.groups, lines.at, strict=True):
-            arrays[rowwise.name(row), "y"] = np.repeat(_median(_positive(tracks.signal, tracks.high[:, at])), 2)
+            arrays[rowwise.name(row), "y"] = np.repeat(median(_positive(tracks.signal, tracks.high[:, at])), 2)
     for name, place in zip(lines.names[len(lines.groups) :], lines.own_at, strict=True):
         both = np.column_stack([tracks.low[:, place], tracks.high[:, place]]).ravel()
         arrays[name, "y"] = _positive(tracks.signal, both)
@@ -268,19 +235,6 @@ def _positive(signal: Signal, values: Floats) -> Floats:
         return values
     shown: Floats = np.where(values > 0, values, np.nan)
     return shown
-
-
-def _median(values: Floats) -> Floats:
-    """The median of each row, NaN left aside, NaN of nothing; ``(n,)``."""
-    ordered = np.sort(values, axis=1)  # NaN last
-    amount = np.isfinite(values).sum(axis=1)
-    rows = np.arange(len(values))
-    low, high = (
-        ordered[rows, np.maximum(amount - 1, 0) // 2],
-        ordered[rows, np.minimum(amount // 2, ordered.shape[1] - 1)],
-    )
-    middle: Floats = np.where(amount > 0, (low + high) / 2, np.nan)
-    return middle
 
 
 def _axis(signal: Signal, drawn: list[Array]) -> tuple[dict[str, Json], tuple[float, float]]:

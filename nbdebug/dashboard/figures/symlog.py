@@ -2,7 +2,7 @@
 
 A value x stands at asinh(x / unit). Units are powers of two, so that the recorded bins (half octaves, on one fixed
 grid) become the cells of this axis by counting octaves, without any resampling: every count stays whole. The unit is
-about twice what 68 % of the non-zero values stay below, two standard deviations of a Gaussian: that keeps its bulk
+one to three times what 68 % of the non-zero values stay below, a Gaussian's standard deviation: that keeps its bulk
 within the linear part, where it looks like a bell. (With a unit under one deviation it would have two humps, for a
 density over log |x| peaks at the deviation.)
 """
