@@ -155,6 +155,11 @@ function number(value) {
   return value.toExponential(1).replace("e+", "e");
 }
 
+// Plotly reads <b> and &amp; as markup: see words.plain.
+function plain(text) {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+}
+
 // A long name with its middle left out; the ends tell layers apart.
 function shorten(name, width) {
   const letters = [...name], head = Math.floor((width - 1) / 3);

@@ -152,7 +152,7 @@ class Bars extends LayerChart {
     const picked = this.picked();
     const inside = (index) => middles[index] + sizes[index] / 2 < length + 12 && middles[index] - sizes[index] / 2 > -40;
     const shown = fitting(middles, sizes, picked < 0 ? [] : [picked]).filter((index) => index === picked || inside(index));
-    layout.xaxis = { ...layout.xaxis, tickvals: shown, ticktext: shown.map((index) => texts[index]) };
+    layout.xaxis = { ...layout.xaxis, tickvals: shown, ticktext: shown.map((index) => plain(texts[index])) };
     this.outline(layout, colours, { x0: picked - 0.5, x1: picked + 0.5, yref: "paper", y0: 0, y1: 1 });
   }
 }
@@ -170,10 +170,10 @@ class Ridges extends LayerChart {
     layout.margin = { ...layout.margin, l: left, r: Math.min(118, widest(layout.annotations.map(({ text }) => text))) };
     const [, high] = layout.yaxis.range, pixels = (layout.height - top - bottom - 9) / high, low = -9 / pixels; // room for half a label
     const middles = labels.map((_, index) => index * pixels), sizes = labels.map(() => LABEL_HEIGHT);
-    const picked = this.picked(), plain = (note) => note.text.startsWith("σ");
-    const must = [...(picked < 0 ? [] : [picked]), ...layout.annotations.flatMap((note, index) => plain(note) ? [] : [index])];
+    const picked = this.picked(), calm = (note) => note.text.startsWith("σ");
+    const must = [...(picked < 0 ? [] : [picked]), ...layout.annotations.flatMap((note, index) => calm(note) ? [] : [index])];
     const shown = fitting(middles, sizes, must);
-    layout.yaxis = { ...layout.yaxis, range: [low, high], tickvals: shown.map((index) => rows - 1 - index), ticktext: shown.map((index) => left < 122 ? labels[index] : shorten(labels[index], letters)) };
+    layout.yaxis = { ...layout.yaxis, range: [low, high], tickvals: shown.map((index) => rows - 1 - index), ticktext: shown.map((index) => plain(left < 122 ? labels[index] : shorten(labels[index], letters))) };
     layout.annotations = layout.annotations.filter((_, index) => shown.includes(index));
     this.outline(layout, colours, { xref: "paper", x0: 0, x1: 1, y0: rows - 1 - picked - 0.08, y1: rows - picked - 0.1 });
     for (const trace of traces) trace.text = this.words(borders, trace.meta);
@@ -219,7 +219,7 @@ class Lines extends LayerChart {
     Object.assign(trace, { line: { ...trace.line, color, width: 2 }, opacity: 1 });
     const picked = key !== lit?.key || key === this.choice.layer();
     if (picked) trace.line.width = 2.4;
-    this.label(trace, layout, shorten(labels[index], 24), color);
+    this.label(trace, layout, plain(shorten(labels[index], 24)), color);
     return [...traces.filter((each) => each !== trace), trace];
   }
 

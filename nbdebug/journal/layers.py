@@ -21,7 +21,7 @@ from nbdebug.records.signals import Signal
 from nbdebug.records.view import Focus, LayerStory, LayersView, Points
 
 MAX_STRETCHES = 256
-MAX_CURVE_POINTS = 400
+MAX_CURVE_POINTS = 512
 MAX_MADE = 64
 NO_STORY = Story(np.zeros(0, dtype=np.int64), np.zeros((0, BINS)), np.zeros(0))
 NO_FOCUS = Focus()

@@ -15,7 +15,8 @@ from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.records.view import Points
 
 CAPACITY = 8_192
-SETTLE_AT = 1_024
+SETTLE_AT = 512
+MAX_COARSE = 3
 TRAIN_LOSS = Series(Signal.LOSS, split=Split.TRAIN)
 VAL_LOSS = Series(Signal.LOSS, split=Split.VAL)
 
@@ -46,7 +47,8 @@ class Curve:
         self._waiting_rows = 0
         self.last_step = -1
         self.last_value = math.nan
-        self._emitted: dict[int | None, Points] = {}
+        self._emitted: Points | None = None
+        self._coarse: dict[int, Curve] = {}
 
     def __len__(self) -> int:
         self._settle()
@@ -62,7 +64,9 @@ class Curve:
         """Record a value; a second one at the last step replaces nothing, it shares the bucket."""
         self._settle()
         self.last_step, self.last_value = step, value
-        self._emitted.clear()
+        self._emitted = None
+        for coarse in self._coarse.values():
+            coarse.append(step, value)
         bucket = step // self._width
         fresh = bucket != self._newest and self._open(bucket)
         at = self._size - 1
@@ -88,20 +92,22 @@ class Curve:
         """
         if len(steps):
             self.last_step, self.last_value = int(steps[-1]), float(values[-1])
-            self._emitted.clear()
+            self._emitted = None
             self._waiting.append((steps, values))
             self._waiting_rows += len(steps)
+            for coarse in self._coarse.values():
+                coarse.extend(steps, values)
             if self._waiting_rows >= SETTLE_AT:
                 self._settle()
 
     def points(self, max_points: int | None = None) -> Points:
         """Steps and values, at most about ``max_points`` of them, in order of steps; the same object until one more."""
         self._settle()
-        if max_points is not None and self._size <= max_points // 2:
-            max_points = None
-        if max_points not in self._emitted:
-            self._emitted[max_points] = self._thinned(max_points)._emit()
-        return self._emitted[max_points]
+        if max_points is not None and self._size > max_points // 2:
+            return self._coarser(max_points).points()
+        if self._emitted is None:
+            self._emitted = self._emit()
+        return self._emitted
 
     def window(self, first: int, last: int, max_points: int) -> Points:
         """The same of the steps ``first`` to ``last`` alone, both included."""
@@ -109,7 +115,7 @@ class Curve:
         buckets = self._bucket[: self._size]
         start = int(np.searchsorted(buckets, first // self._width))
         stop = int(np.searchsorted(buckets, last // self._width, side="right"))
-        points = self._copy(start, stop)._thinned(max_points)._emit()
+        points = self._copy(start, stop).within(max_points // 2)._emit()
         inside = (points.steps >= first) & (points.steps <= last)
         return points if inside.all() else Points(points.steps[inside], points.values[inside])
 
@@ -141,13 +147,20 @@ class Curve:
         while self._size > self._capacity:
             self._merge()
 
-    def _thinned(self, max_points: int | None) -> Curve:
-        if max_points is None or self._size * 2 <= max_points:
-            return self
-        view = self._copy(0, self._size)
-        while view._size * 2 > max_points and view._size > 1:
-            view._merge()
-        return view
+    def _coarser(self, max_points: int) -> Curve:
+        """The same curve in fewer buckets. It is kept, and gets what comes: to draw it takes the same however long."""
+        if max_points not in self._coarse:
+            if len(self._coarse) >= MAX_COARSE:
+                self._coarse.clear()
+            self._coarse[max_points] = self._copy(0, self._size).within(max_points // 2)
+        return self._coarse[max_points]
+
+    def within(self, capacity: int) -> Curve:
+        """This curve itself, from now on in fewer buckets."""
+        self._capacity = max(capacity, 1)
+        while self._size > self._capacity:
+            self._merge()
+        return self
 
     def _emit(self) -> Points:
         n = self._size
@@ -190,8 +203,7 @@ class Curve:
         """Make one bucket of neighbours of the same number, from the bucket ``first`` on."""
         part = slice(first, self._size)
         buckets = self._bucket[part]
-        new = np.ones(len(buckets), dtype=np.bool_)
-        np.not_equal(buckets[1:], buckets[:-1], out=new[1:])
+        new = _begins(buckets)
         starts = np.flatnonzero(new)
         size = first + len(starts)
         if size < self._size:
@@ -237,7 +249,10 @@ def thinned(points: Points, max_points: int) -> Points:
     """At most about so many points, the extremes of every stretch among them."""
     if len(points.steps) <= max_points:
         return points
-    curve = Curve(max(max_points // 2, 1))
+    capacity, width = max(max_points // 2, 1), 1
+    while np.count_nonzero(_begins(points.steps // width)) > capacity:
+        width *= 2
+    curve = Curve(capacity, width)
     curve.extend(points.steps, points.values)
     return curve.points()
 
@@ -247,8 +262,15 @@ def _first_smallest(values: NDArray[np.float64], starts: NDArray[np.intp], group
     smallest = np.minimum.reduceat(values, starts)
     hits = np.flatnonzero(values == smallest[group])
     of = group[hits]
-    first: NDArray[np.intp] = hits[np.r_[True, of[1:] != of[:-1]]]
+    first: NDArray[np.intp] = hits[_begins(of)]
     return first
+
+
+def _begins(numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where a number differs from the one before it."""
+    new = np.ones(len(numbers), dtype=np.bool_)
+    np.not_equal(numbers[1:], numbers[:-1], out=new[1:])
+    return new
 
 
 class Smoothed:

@@ -437,6 +437,9 @@ class Session:
             self._settle(ticket, self._controller.refusal(ticket.command, result))
 
     def _settle(self, ticket: Ticket, outcome: Outcome) -> None:
+        """Whoever waits for it may draw random numbers as soon as it has it: by then the turn is given back."""
+        if self.at_rest:
+            self.come_to_rest()
         self.recorder.record_outcome(outcome)
         ticket.settle(outcome)
 

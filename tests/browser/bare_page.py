@@ -31,7 +31,8 @@ const model = {
   send: (content) => globalThis.toKernel(JSON.stringify(content)),
 };
 globalThis.deliver = (content, buffers) => {
-  const views = buffers.map((text) => new DataView(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer));
+  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const views = buffers.map((text) => new DataView(bytes(text).buffer));
   for (const hear of globalThis.hearers) hear(content, views);
 };
 globalThis.leave = exported.render({ model, el: document.getElementById("here") });
@@ -115,10 +116,10 @@ class BarePage:
     def boxes(self, selector: str) -> list[dict[str, float]]:
         """The bounding boxes of what is visible and has a text."""
         found: list[dict[str, float]] = self.page.evaluate(
-            """selector => [...document.querySelectorAll(selector)].filter((node) => node.textContent.trim()).map((node) => {
+            """selector => [...document.querySelectorAll(selector)].map((node) => {
                 const { left, top, right, bottom } = node.getBoundingClientRect();
                 return { left, top, right, bottom, text: node.textContent };
-            }).filter(({ left, right }) => right > left)""",
+            }).filter(({ left, right, text }) => right > left && text.trim())""",
             selector,
         )
         return found

@@ -87,9 +87,14 @@ class DashboardPage:
         self.notebook.page.mouse.up()
 
     def row(self, title: str) -> Locator:
-        """A run's row in the table of runs."""
+        """A run's row in the table of runs, whose tab is opened."""
+        self.open_tab("Runs")
         name = self.notebook.page.locator(".nbd-text", has_text=re.compile(f"^{re.escape(title)}$"))
         return self.root.locator(".nbd-tree tbody tr").filter(has=name).first
+
+    def open_tab(self, name: str) -> None:
+        """Open one of the tabs at the bottom."""
+        self.root.get_by_role("tab", name=name, exact=True).click()
 
     def shapes(self, panel: str) -> list[dict[str, Any]]:
         """The lines and boxes that plotly has drawn over a chart."""

@@ -6,8 +6,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from nbdebug.dashboard.figures import symlog
 from tests.browser.dashboard_page import SETUP, DashboardPage
 from tests.harness.jupyter_home import JupyterHome
 from tests.harness.kernel_client import KernelClient
@@ -32,16 +34,31 @@ def assert_drawn_is_recorded(board: DashboardPage, kernel: KernelClient) -> None
     loss = board.traces("loss")
     assert loss[f"{run} train"]["y"] == values
     assert [loss[f"{run} val"]["x"], loss[f"{run} val"]["y"]] == list(history(kernel, "loss/val", run))
-    flow = board.traces("gradient_flow")
-    layers = flow["mean"]["x"]
-    for trace, key in (("mean", "grad_mean"), ("max", "grad_max")):
-        recorded = [history(kernel, f"{key}/{layer}")[1][-1] for layer in layers]
-        assert [float(y) for y in flow[trace]["y"]] == recorded
-    activations = board.traces("activations")
-    seen = kernel.evaluate("[k.partition('/')[2] for k in debugger.history if k.startswith('activations/')]")
-    assert len(seen) == 7
-    for layer in seen:
-        assert activations[layer]["customdata"] == history(kernel, f"activations/{layer}")[1][-1]
+    layers = board.traces("gradient_flow")["mean"]["x"]
+    for trace, signal in (("mean", "GRADIENT_MEAN"), ("max", "GRADIENT_MAX")):
+        table = "debugger._view(9).layers.latest"
+        of = f"[float({table}.of(__import__('nbdebug').records.signals.Signal.{signal})[0][{table}.layers.index(n)])"
+        latest = kernel.evaluate(f"{of} for n in {layers!r}]")
+        board.notebook.poll(
+            lambda trace=trace, latest=latest: [float(y) for y in board.traces("gradient_flow")[trace]["y"]] == latest,
+            waiting_for=f"the last sample of {signal}",
+        )
+        recorded = [history(kernel, f"{signal.lower().replace('gradient', 'grad')}/{name}")[1][-1] for name in layers]
+        np.testing.assert_allclose(latest, recorded, rtol=1e-6)  # older samples are kept as float32
+    found = "next(h for h, _ in debugger._view(9).layers.histograms if h.signal == 'activations')"
+    layers, counts, limits = kernel.evaluate(f"(lambda h: [h.layers, h.counts.tolist(), h.limit.tolist()])({found})")
+    assert len(layers) == 7
+    expected = shares(np.array(counts), np.array(limits))
+    board.notebook.poll(
+        lambda: np.allclose([board.traces("distributions")[layer]["customdata"] for layer in layers], expected),
+        waiting_for="the last sample of activations",
+    )
+
+
+def shares(counts: Any, limits: Any) -> Any:
+    """What a ridge shows of recorded counts: by half octaves of its unit, the finest together."""
+    cells = symlog.cells(counts, limits, symlog.units(counts, limits))
+    return cells / cells.sum(axis=1, keepdims=True)
 
 
 def wait_for_value(board: DashboardPage, kernel: KernelClient, key: str, close_to: float) -> int:
@@ -141,12 +158,15 @@ def the_charts_follow_the_theme(board: DashboardPage) -> None:
 
 
 def everything_is_there_after_a_reload(board: DashboardPage, kernel: KernelClient) -> None:
-    before = {panel: board.traces(panel) for panel in ("loss", "gradient_flow", "activations")}
+    before = {panel: board.traces(panel) for panel in ("loss", "gradient_flow", "distributions", "over_time")}
     board.notebook.reload()
     again = DashboardPage(board.notebook)
     again.show()
     again.wait_for_curve(points=400)
-    assert {panel: again.traces(panel) for panel in before} == before
+    board.notebook.poll(
+        lambda: {panel: again.traces(panel) for panel in before} == before, waiting_for="the charts as they were"
+    )
+    again.open_tab("Runs")
     assert again.root.get_by_text("● in the model").locator("visible=true").count() == 1
     again.press("+1 epoch")
     board.notebook.poll(lambda: kernel.evaluate("debugger.status.epoch") == 3, waiting_for="the epoch after the reload")

@@ -86,6 +86,7 @@ def it_is_drawn_as_leaving_there(board: DashboardPage, branch: str, step: int) -
 
 
 def the_verdict_is_shown(board: DashboardPage, kernel: KernelClient, branch: str) -> None:
+    board.open_tab("Runs")
     assert not board.root.locator(".nbd-judge").is_visible()
     board.control("Other seeds for a comparison").fill("3")
     board.row(branch).get_by_role("button", name="Compare").click()
@@ -182,7 +183,7 @@ from tests.dashboard import views
 class Session:
     def __init__(self):
         self.view, self.commands = views.forest(), []
-        self.dashboard = Dashboard(lambda most: self.view, self.commands.append)
+        self.dashboard = Dashboard(lambda most, focus: self.view, self.commands.append)
     def show(self, **changes):
         status = {{name: changes.pop(name) for name in list(changes) if hasattr(self.view.status, name)}}
         base = views.forest()
@@ -227,6 +228,7 @@ def desk(notebooks: Notebooks) -> Iterator[Desk]:
     notebook.run_cell(0)
     board = DashboardPage(notebook)
     board.wait_for_curve()
+    board.open_tab("Runs")
     with notebook.kernel() as kernel:
         yield Desk(board, kernel)
 
@@ -393,7 +395,7 @@ REACHABLE = """node => {
 }"""
 
 STORED = """
-stored=True, comparison=None, snapshots=(), gradients=None, activations=None, state=State.IDLE,
+stored=True, comparison=None, snapshots=(), layers=views.NO_LAYERS, state=State.IDLE,
 knobs=KnobStates((), '', session.view.knobs.clip, ())
 """
 
@@ -429,7 +431,7 @@ from nbdebug.dashboard import Dashboard
 
 class Silent:
     def __init__(self):
-        self.dashboard = Dashboard(lambda most: 1 / 0, print)
+        self.dashboard = Dashboard(lambda most, focus: 1 / 0, print)
         self.dashboard.close()
     def _repr_mimebundle_(self, **options):
         return self.dashboard.mimebundle(**options)

@@ -110,7 +110,9 @@ def test_names_are_shown_literally():
     )  # fmt: skip
     for panel in PANELS:
         drawing = panel.draw(view)
-        text = panel.skeleton(view).to_json() + json.dumps([drawing.layout, [*drawing.traces], dict(drawing.traces)])
+        skeleton, layout = panel.skeleton(view), {**drawing.layout, "meta": {}}  # meta: the browser escapes that itself
+        text = skeleton.update_layout(meta={}, overwrite=True).to_json()
+        text += json.dumps([layout, [*drawing.traces], dict(drawing.traces)])
         assert "<b>&amp;" not in text.replace("\\u003c", "<").replace("\\u003e", ">").replace("<b>%{", "")
         assert not any("&amp;" in (trace.hovertemplate or "") for trace in panel.skeleton(view).data)
 

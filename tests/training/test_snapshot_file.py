@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from nbdebug.training.knobs import Knobs
 from nbdebug.training.loop import Loop
 from nbdebug.training.snapshots import Snapshot
 from nbdebug.training.trainer import Trainer
-from nbdebug.training.turn import PROCESS_TURN
 from tests.training import zoo
 
 
@@ -49,7 +49,7 @@ class Entry:
 def setup(name: str = "mlp", optimizer: str = "adam", **options: Any) -> tuple[Loop, Knobs]:
     case = zoo.make(name, optimizer)
     trainer = Trainer(case.optimizer, case.loss_fn, case.train_loader, case.val_loader, **options)
-    return Loop(case.model, trainer, lambda: PROCESS_TURN), Knobs(case.model, trainer)
+    return Loop(case.model, trainer, nullcontext), Knobs(case.model, trainer)
 
 
 def advance(loop: Loop, steps: int) -> None:
@@ -219,7 +219,7 @@ def test_a_snapshot_of_a_run_comes_back_exactly(scheduler: str, tmp_path: Path) 
         case.optimizer, case.loss_fn, case.train_loader, case.val_loader,
         scheduler=SCHEDULERS[scheduler](case.optimizer), state={"ema": Entry(torch.ones(3))},
     )  # fmt: skip
-    loop, knobs = Loop(case.model, trainer, lambda: PROCESS_TURN), Knobs(case.model, trainer)
+    loop, knobs = Loop(case.model, trainer, nullcontext), Knobs(case.model, trainer)
     knobs.apply(Changes(lr=0.3, clip=Clip(ClipMode.NORM, 2.0), dropout=0.4))
     advance(loop, 23)
     kept = capture(loop, knobs)

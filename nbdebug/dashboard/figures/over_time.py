@@ -97,7 +97,7 @@ class OverTimePanel:
             structure=(lines.groups or lines.own, quantity),
             arrays=arrays,
             layout={"yaxis": axis, "meta": {"lit": _lit(lines)} | _names(lines), **_band(quantity, ends)},
-            traces={name: {"hovertemplate": _hover(row)} for name, row in zip(lines.names, lines.rows, strict=True)},
+            traces={name: {"meta": _called(row)} for name, row in zip(lines.names, lines.rows, strict=True)},
             title=title,
         )
 
@@ -114,7 +114,10 @@ class OverTimePanel:
         slots = [f"line {slot + 1}" for slot in range(WORST + 1)]
         for name in [*map(rowwise.name, lines.groups), *slots] if lines.groups else lines.names:
             line = {"color": blue, "width": 1}
-            figure.add_scatter(name=name, mode="lines", connectgaps=False, line=line, opacity=0.45)
+            figure.add_scatter(
+                name=name, mode="lines", connectgaps=False, line=line, opacity=0.45,
+                hovertemplate="<b>%{fullData.meta}</b><br>%{y:.3g} at step %{x:,}<extra></extra>",
+            )  # fmt: skip
         figure.update_layout(
             template=theme.template(),
             uirevision=str(hash((lines.groups or lines.own, self._lens.quantity))),
@@ -207,9 +210,8 @@ def _names(lines: Lines) -> dict[str, Json]:
     return rowwise.meta(lines.rows) | {"traces": lines.names}
 
 
-def _hover(row: Row) -> str:
-    of = "median of " if row.is_group else ""
-    return f"<b>{rowwise.name(row)}</b><br>{of}%{{y:.3g}} at step %{{x:,}}<extra></extra>"
+def _called(row: Row) -> str:
+    return ("median of " if row.is_group else "") + rowwise.name(row)
 
 
 def _arrays(lines: Lines) -> dict[tuple[str, str], Array]:
