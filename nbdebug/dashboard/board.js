@@ -35,7 +35,7 @@ class Board {
     this.toAcknowledge = null;
     this.loader = plotlyOfPage();
     const command = (name, rest = {}) => { if (!this.closed) this.send("command", { command: name, ...rest }); };
-    this.choice = new Choice((what) => { if (!this.closed) this.send("focus", what); }, () => this.follow());
+    this.choice = new Choice((what) => { if (!this.closed) this.send("focus", what); }, () => this.follow(), () => Boolean(this.closed));
     this.bar = new RunBar(command, (step) => this.charts.loss.pointAt(step));
     this.controls = new Controls(command);
     this.findings = new Findings();

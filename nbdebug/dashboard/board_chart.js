@@ -106,6 +106,8 @@ class LayerChart extends Chart {
     this.choice = choice;
     this.plot.addEventListener("pointerdown", (event) => this.press(event), true);
     this.plot.classList.add("nbd-pickable");
+    this.node.tabIndex = -1;
+    this.node.setAttribute("data-lm-suppress-shortcuts", "true");
   }
 
   press(down) {
@@ -113,7 +115,9 @@ class LayerChart extends Chart {
     globalThis.addEventListener("pointerup", (up) => {
       if (Math.hypot(up.clientX - down.clientX, up.clientY - down.clientY) > CLICK_PIXELS) return;
       const key = this.keyAt(up);
-      if (key) this.choice.pick(key);
+      if (!key) return;
+      this.node.focus({ preventScroll: true }); // so that Escape is heard here
+      this.choice.pick(key);
     }, { once: true });
   }
 
@@ -122,7 +126,7 @@ class LayerChart extends Chart {
     return xaxis && { x: event.clientX - left - xaxis._offset, y: event.clientY - top - yaxis._offset, xaxis, yaxis };
   }
 
-  keys() { return this.coloured?.layout.meta?.keys ?? []; }
+  keys() { return this.meta?.keys ?? []; }
 
   picked() { return this.keys().indexOf(this.choice.row()); }
 
@@ -146,6 +150,7 @@ class Bars extends LayerChart {
   }
 
   adjust(_, layout, colours) {
+    this.meta = layout.meta;
     const labels = layout.meta.labels, length = layout.width - layout.template.layout.margin.l - layout.template.layout.margin.r;
     const texts = labels.map((label) => shorten(label, 15)), sizes = texts.map((text) => this.width(text) + 4);
     const middles = labels.map((_, index) => length * (index + 0.6) / (labels.length + 0.2));
@@ -164,6 +169,7 @@ class Ridges extends LayerChart {
   }
 
   adjust(traces, layout, colours) {
+    this.meta = layout.meta;
     const { labels, borders } = layout.meta, { t: top, b: bottom } = layout.margin, rows = labels.length;
     const widest = (texts) => 18 + Math.ceil(Math.max(0, ...texts.map((text) => this.width(text))));
     const left = Math.min(122, widest(labels)), letters = Math.floor((left - 14) / 6.1);
@@ -203,11 +209,11 @@ class Lines extends LayerChart {
   }
 
   keyAt() {
-    const { traces, keys } = this.coloured?.layout.meta ?? {};
-    return this.over ? keys[traces.indexOf(this.over)] ?? null : null;
+    return this.over ? this.keys()[this.meta.traces.indexOf(this.over)] ?? null : null;
   }
 
   adjust(traces, layout, colours) {
+    this.meta = layout.meta;
     const { keys, labels, traces: names, lit } = layout.meta, steps = this.arrays.get("steps")?.x ?? [];
     for (const trace of traces) trace.x = steps;
     const band = traces.find(({ name }) => name === "most");

@@ -5,9 +5,10 @@ const OWN_MS = 1200;
 // --- the choice: the person's word counts at once, and the kernel's again after a moment
 
 class Choice {
-  constructor(send, changed) {
+  constructor(send, changed, alone) {
     this.send = send;
     this.changed = changed;
+    this.alone = alone; // whether no kernel listens: then only the person's word counts
     this.state = { layer: "", told: "", histogram: "", histograms: [], quantity: "", quantities: [] };
     this.scope = { crumbs: [], path: [], grouped: false, rows: [], of: [] };
     this.names = [];
@@ -45,13 +46,13 @@ class Choice {
   up() { if (this.scope.path.length) this.go(this.scope.path.slice(0, -1)); }
 
   update(state) {
+    const before = this.layer();
     this.state = state;
-    this.settle();
+    this.settle(before);
   }
 
-  settle() {
-    const before = this.layer();
-    if (Date.now() - this.ownAt > OWN_MS) this.own = null;
+  settle(before = this.layer()) {
+    if (Date.now() - this.ownAt > OWN_MS && !this.alone()) this.own = null;
     if (this.layer() !== before) this.changed();
   }
 }

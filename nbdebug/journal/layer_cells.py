@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nbdebug.journal.series import Steps, begins
+
 CELL_BYTES = 15
 OFFSET_BITS = 16
 LARGEST = float(np.finfo(np.float32).max)
@@ -68,8 +70,8 @@ class Cells:
         """The size of the arrays."""
         return sum(int(getattr(self, name).nbytes) for name in NAMES)
 
-    def __getitem__(self, which: int | slice) -> Cells:
-        """One bucket or several of many; the same memory."""
+    def __getitem__(self, which: int | slice | NDArray[np.intp] | tuple[slice, int]) -> Cells:
+        """One bucket or several of many, or one cell of several; the same memory but for a choice of several."""
         return Cells(*(getattr(self, name)[which] for name in NAMES))
 
     def copy(self) -> Cells:
@@ -94,14 +96,13 @@ class Cells:
             np.copyto(self.odd, later.odd, where=first)
             np.copyto(self.odd_at, later.odd_at, where=first)
 
-    def move(self, steps: int, width: int, wider: int) -> None:
+    def move(self, steps: int | Steps, width: int, wider: int) -> None:
         """Offsets within a bucket of one width become those within a wider one, in which this one begins so late."""
-        drop, later = unit(wider) - unit(width), steps >> unit(wider)
+        drop, later = np.uint16(unit(wider) - unit(width)), np.asarray(steps >> unit(wider), dtype=np.uint16)
         for at in (self.low_at, self.high_at, self.odd_at):
             if drop:
-                at >>= np.uint16(drop)
-            if later:
-                at += np.uint16(later)
+                at >>= drop
+            at += later
 
     def scattered(self, cells: int, numbers: NDArray[np.intp]) -> Cells:
         """A bucket of more cells, in which these have the given numbers and nothing is known of the others."""
@@ -110,6 +111,22 @@ class Cells:
             getattr(wide, name).fill(nothing)
             getattr(wide, name)[numbers] = getattr(self, name)
         return wide
+
+
+def halved(numbers: Steps, cells: Cells, width: int) -> tuple[Steps, Cells]:
+    """One cell, ``(buckets,)``, in buckets of twice that width, and their numbers."""
+    starts, ends = pairs(numbers)
+    first, later = cells[starts], cells[ends]  # the same where a bucket has no other to join: that changes nothing
+    for half, at in ((first, starts), (later, ends)):
+        half.move((numbers[at] & 1) * width, width, 2 * width)
+    first.widen(later)
+    return numbers[starts] >> 1, first
+
+
+def pairs(numbers: Steps) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Of the buckets that fall together where each is twice as wide: the places of the first and of the last."""
+    starts = np.flatnonzero(begins(numbers >> 1))
+    return starts, np.append(starts[1:], len(numbers)) - 1
 
 
 def unit(width: int) -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nbdebug.journal.layer_cells import CELL_BYTES, NAMES, NOTHING, ODD, Cells, unit
+from nbdebug.journal.layer_cells import CELL_BYTES, NAMES, NOTHING, ODD, Cells, Offsets, halved, pairs, unit
 from nbdebug.journal.layer_layout import NO_LAYOUT, Intake, Layout, layout_of
-from nbdebug.journal.series import Steps, emitted, thinned
+from nbdebug.journal.series import Steps, emitted
 from nbdebug.records.layers import LayerValues
 from nbdebug.records.signals import Signal
 from nbdebug.records.view import Points, Tracks
@@ -111,11 +112,9 @@ class LayerTable:
         n, numbers, steps = self._size, self._numbers[: self._size], self._last[: self._size]
         low, high, odd = (getattr(self._cells, name)[:n, chosen] for name in ("low", "high", "odd"))
         while len(numbers) > max_stretches:
-            numbers = numbers >> 1
-            starts = np.flatnonzero(np.r_[True, numbers[1:] != numbers[:-1]])
-            low, high = np.fmin.reduceat(low, starts, axis=0), np.fmax.reduceat(high, starts, axis=0)
-            odd, steps = np.maximum.reduceat(odd, starts, axis=0), np.maximum.reduceat(steps, starts)
-            numbers = numbers[starts]
+            starts, ends = pairs(numbers)
+            low, high = np.fmin(low[starts], low[ends]), np.fmax(high[starts], high[ends])
+            odd, steps, numbers = np.maximum(odd[starts], odd[ends]), steps[ends], numbers[starts] >> 1
         return Tracks(signal, layers, steps.copy(), low.astype(np.float64), high.astype(np.float64), odd > 0)
 
     def points(
@@ -127,10 +126,13 @@ class LayerTable:
             return None
         ends = int(self._last[self._size - 1]) if last is None else last
         start, stop = np.searchsorted(self._numbers[: self._size], [first // self.width, ends // self.width + 1])
-        points = self._points(slice(int(start), int(stop)), cell)
+        numbers, width = self._numbers[start:stop], self.width
+        cells = self._cells[slice(start, stop), cell]
+        while max_points is not None and 2 * len(numbers) > max_points and len(numbers) > 1:
+            (numbers, cells), width = halved(numbers, cells, width), 2 * width
+        points = _curve(numbers, cells, width)
         inside = (points.steps >= first) & (points.steps <= ends)
-        points = points if inside.all() else Points(points.steps[inside], points.values[inside])
-        return points if max_points is None else thinned(points, max_points)
+        return points if inside.all() else Points(points.steps[inside], points.values[inside])
 
     def shrink(self) -> bool:
         """Take half the room from now on; false when it can't be less."""
@@ -141,18 +143,6 @@ class LayerTable:
         return True
 
     # -- inside -------------------------------------------------------------------------------------------------
-
-    def _points(self, part: slice, cell: int) -> Points:
-        begins, shift = self._numbers[part] * self.width, unit(self.width)
-
-        def extreme(name: str) -> tuple[Steps, np.ndarray[tuple[int], np.dtype[np.float64]]]:
-            values = getattr(self._cells, name)[part, cell]
-            values = ODD[values] if name == "odd" else values.astype(np.float64)
-            none = getattr(self._cells, name)[part, cell] == 0 if name == "odd" else np.isnan(values)
-            steps = begins + (getattr(self._cells, f"{name}_at")[part, cell].astype(np.int64) << shift)
-            return np.where(none, -1, steps), values
-
-        return emitted(extreme("low"), extreme("high"), extreme("odd"))
 
     def _make_room(self, step: int) -> None:
         """There is room for the bucket of a step, which may be wider than the buckets were before."""
@@ -216,7 +206,20 @@ class LayerTable:
             setattr(holder, name, new)
 
 
-def _numbers_of(layout: Layout, within: Layout) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+def _curve(numbers: Steps, cells: Cells, width: int) -> Points:
+    """One cell, ``(buckets,)``, as a curve."""
+    starts, shift = numbers * width, unit(width)
+
+    def steps(at: Offsets, none: NDArray[np.bool_]) -> Steps:
+        return np.where(none, -1, starts + (at.astype(np.int64) << shift))
+
+    none = np.isnan(cells.low)
+    low, high, odd = cells.low.astype(np.float64), cells.high.astype(np.float64), ODD[cells.odd]
+    extremes = (steps(cells.low_at, none), low), (steps(cells.high_at, none), high)
+    return emitted(*extremes, (steps(cells.odd_at, cells.odd == 0), odd))
+
+
+def _numbers_of(layout: Layout, within: Layout) -> NDArray[np.intp]:
     """The numbers that cells have in another layout."""
     places = within.places(layout.layers, layout.signals)  # of each cell there, where it lies in the raveled one here
     numbers = np.full(layout.mask.size, -1, dtype=np.intp)

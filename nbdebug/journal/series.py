@@ -6,6 +6,7 @@ Not thread-safe by itself: the journal locks.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,7 +204,7 @@ class Curve:
         """Make one bucket of neighbours of the same number, from the bucket ``first`` on."""
         part = slice(first, self._size)
         buckets = self._bucket[part]
-        new = _begins(buckets)
+        new = begins(buckets)
         starts = np.flatnonzero(new)
         size = first + len(starts)
         if size < self._size:
@@ -250,7 +251,7 @@ def thinned(points: Points, max_points: int) -> Points:
     if len(points.steps) <= max_points:
         return points
     capacity, width = max(max_points // 2, 1), 1
-    while np.count_nonzero(_begins(points.steps // width)) > capacity:
+    while np.count_nonzero(begins(points.steps // width)) > capacity:
         width *= 2
     curve = Curve(capacity, width)
     curve.extend(points.steps, points.values)
@@ -262,11 +263,11 @@ def _first_smallest(values: NDArray[np.float64], starts: NDArray[np.intp], group
     smallest = np.minimum.reduceat(values, starts)
     hits = np.flatnonzero(values == smallest[group])
     of = group[hits]
-    first: NDArray[np.intp] = hits[_begins(of)]
+    first: NDArray[np.intp] = hits[begins(of)]
     return first
 
 
-def _begins(numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+def begins(numbers: NDArray[np.signedinteger[Any]]) -> NDArray[np.bool_]:
     """Where a number differs from the one before it."""
     new = np.ones(len(numbers), dtype=np.bool_)
     np.not_equal(numbers[1:], numbers[:-1], out=new[1:])

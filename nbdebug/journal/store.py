@@ -27,7 +27,7 @@ from nbdebug.journal.transaction import FileBusy
 LOG = logging.getLogger("nbdebug")
 FLUSH_S = 0.25
 MAX_QUIET_S = 0.9  # what a killed process may lose is a second
-SAMPLE_BYTES_PER_S = 500_000  # large layer records are written less often
+SAMPLE_BYTES_PER_S = 100_000  # large layer records are written less often
 SYNC_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 10.0
 SIZE_LIMIT_BYTES = 256 << 20

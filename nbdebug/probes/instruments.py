@@ -32,6 +32,7 @@ from nbdebug.records.layers import Unseen
 Failure = Callable[[str, str], None]
 Groups = Sequence[tuple[str, dict[str, Any]]]
 PARAMETER_SIDE = ("gradients", "weights", "updates", "memory")
+MODULE_SIDE = frozenset({"activations", "units", "saturation", "data"})
 AWAITED_STEPS = 256
 IN_COMPILED_CODE = "the training step calls compiled functions, in which a hook would be compiled too"
 
@@ -269,7 +270,7 @@ class Instruments:
 
     def _unseen(self) -> tuple[Unseen, ...]:
         found = [each for probe in self._probes.values() for each in probe.unseen()]
-        if self._compiled_step:
+        if self._compiled_step and self._wanted & MODULE_SIDE:
             found.append(Unseen("", "activations", IN_COMPILED_CODE))
         return tuple(dict.fromkeys(found))
 

@@ -81,7 +81,7 @@ def why_unreadable(tensor: torch.Tensor, *, integers: bool = False) -> str:
         return "its output is on the meta device, without values"
     if tensor.is_floating_point() and tensor.itemsize < 2:
         return f"its output is quantized ({tensor.dtype})"
-    if is_traceable_wrapper_subclass(tensor):
+    if is_traceable_wrapper_subclass(tensor) or type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return f"its output is a {type(tensor).__name__}, whose values are elsewhere"
     return "" if tensor.numel() else "its output was empty"
 

@@ -109,7 +109,12 @@ class ParameterTable:
 
     def owned(self, parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
         """Those of the parameters that belong to a layer here and have a shape and elements."""
-        return [p for p in parameters if p in self._owners and not is_lazy(p) and p.numel()]
+        return [p for p in parameters if p in self._owners and not is_lazy(p) and p.numel() and is_readable(p)]
+
+    def unreadable(self) -> list[tuple[str, str]]:
+        """Layers with parameters whose values can't be measured, and of what type those are."""
+        found = [p for p in self._owners if not is_lazy(p) and not is_readable(p)]
+        return list(dict.fromkeys((self.layer_of(p), str(p.dtype).removeprefix("torch.")) for p in found))
 
     def part(self, parameter: nn.Parameter) -> Part:
         """What is known of an owned parameter."""
@@ -154,6 +159,11 @@ class ParameterTable:
             owners = [self._owners[parameter] for parameter in parameters]
             known = self._layouts[key] = Layout.of(owners, [_reals(p) for p in parameters], self.layers)
         return known
+
+
+def is_readable(parameter: torch.Tensor) -> bool:
+    """Whether it holds numbers to reckon with: neither integers nor eight-bit ones."""
+    return (parameter.is_floating_point() and parameter.itemsize > 1) or parameter.is_complex()
 
 
 def owner_of(name: str) -> tuple[str, str]:

@@ -22,7 +22,7 @@ def dense(tensor: torch.Tensor) -> torch.Tensor:
 
 def norms(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """The 2-norm of each, as real 0-d tensors on their devices."""
-    found: list[torch.Tensor] = [torch.zeros(())] * len(tensors)
+    found = list(tensors)
     for kind, indices in _by_kind(tensors).items():
         group = [tensors[i] for i in indices]
         wide = torch.float32 if kind[0] in HALF else None
@@ -44,8 +44,7 @@ class Magnitudes:
 
     def of(self, tensors: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Σ|x| and max|x| of each, as real 0-d tensors on their devices; none of them may be empty."""
-        sums: list[torch.Tensor] = [torch.zeros(())] * len(tensors)
-        largest = list(sums)
+        sums, largest = list(tensors), list(tensors)
         for kind, indices in _by_kind(tensors).items():
             wide = torch.float32 if kind[0] in HALF else None
             small = [i for i in indices if tensors[i].numel() <= SMALL]

@@ -83,7 +83,7 @@ class _Buffer:
     def room(self, length: int) -> torch.Tensor:
         """A stretch to write into."""
         if self.end + length > len(self.values):
-            larger = torch.empty(max(2 * len(self.values), self.end + length), device=self.values.device)
+            larger = self.values.new_empty(max(2 * len(self.values), self.end + length))
             larger[: self.end] = self.values[: self.end]
             self.values = larger
         stretch = self.values.narrow(0, self.end, length)
@@ -126,7 +126,7 @@ class Pool:
         """A stretch on that device for a sample of so many elements."""
         buffer = self._buffers.get(device)
         if buffer is None:
-            buffer = self._buffers[device] = _Buffer(torch.empty(FIRST_CAPACITY, device=device))
+            buffer = self._buffers[device] = _Buffer(torch.empty(FIRST_CAPACITY, device=device, dtype=torch.float32))
         out = buffer.room(length)
         buffer.owners.append(row)
         buffer.lengths.append(length)
@@ -315,9 +315,9 @@ def _is_moderate(counts: NDArray[np.int64]) -> bool:
 def _reduced_on_device(values: torch.Tensor, segments: torch.Tensor, count: int) -> list[torch.Tensor]:
     """As on the host, without a word from it: nothing here waits for the device."""
     codes = ((values.view(torch.int32) >> 22) & (CODES - 1)) + segments * CODES
-    counts = torch.zeros(count * CODES, device=values.device).index_add_(0, codes, torch.ones_like(values))
+    counts = values.new_zeros(count * CODES).index_add_(0, codes, torch.ones_like(values))
     finite = torch.isfinite(values)
-    good = torch.zeros(count, device=values.device).index_add_(0, segments, finite.to(values.dtype))
+    good = values.new_zeros(count).index_add_(0, segments, finite.to(values.dtype))
     wide = torch.float32 if values.device.type == "mps" else torch.float64
     numbers = torch.where(finite, values, 0.0).to(wide)
     total = torch.zeros(count, device=values.device, dtype=wide).index_add_(0, segments, numbers)

@@ -113,7 +113,8 @@ class _Mark:
         self._act = act
 
     def __call__(self, *_: Any) -> None:
-        self._act()
+        if not torch.compiler.is_compiling():  # nothing of this is to be compiled
+            self._act()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _nothing_mark, ()

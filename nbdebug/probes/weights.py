@@ -126,8 +126,8 @@ class WeightsProbe:
         self._measured, self._largest = {}, {}
 
     def unseen(self) -> list[Unseen]:
-        """Parameters are always seen."""
-        return []
+        """Parameters of other types than numbers to reckon with."""
+        return [Unseen(layer, "weights", f"its values are {kind}") for layer, kind in self._table.unreadable()]
 
     def _read_rows(self, reading: Reading, arrays: list[Floats]) -> None:
         if self._weights is None or self._biases is None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from nbdebug.training.modules import Model, named_modules, named_parameters
+from nbdebug.training.modules import Model, named_modules, named_parameters, roots
 from nbdebug.training.trainer import Trainer
 
 MOST_NAMED = 4
@@ -35,6 +35,18 @@ class Inventory:
                 for name, optimizer in trainer.optimizers.items()
             },
         )
+
+    def differs_from(self, model: Model, trainer: Trainer) -> bool:
+        """Whether modules, or the sizes of parameter groups, are others now; a quick look."""
+        found = [module for root in roots(model).values() for module in root.modules()]
+        if len(found) < len(self.modules):
+            return True
+        known = {id(reference()) for reference in self.modules.values()}
+        groups = {
+            name: tuple(len(group["params"]) for group in optimizer.param_groups)
+            for name, optimizer in trainer.optimizers.items()
+        }
+        return groups != self.groups or any(id(module) not in known for module in found)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,36 @@ from torch import nn
 
 from nbdebug.training.trainer import Trainer
 
+CALLS_AWAY = 5
+
 
 def calls_compiled_code(trainer: Trainer) -> bool:
     """Whether the step, or the loss, is compiled as a function, or calls one that is: then models run inside of it."""
-    functions = [trainer.step, trainer.loss_fn]
-    reached = [value for function in functions for value in (function, *visible_to(function))]
-    return any(hasattr(value, "_torchdynamo_orig_callable") and not isinstance(value, nn.Module) for value in reached)
+    return any(is_compiled_function(value) for value in _reached((trainer.step, trainer.loss_fn)))
+
+
+def is_compiled_function(value: Any) -> bool:
+    """Whether ``torch.compile`` made it out of a function; compiled modules are looked at in their own way."""
+    return not isinstance(value, nn.Module) and hasattr(value, "_torchdynamo_orig_callable")
+
+
+def _reached(functions: Iterable[Any]) -> Iterator[Any]:
+    """These functions, what they can reach, and what those functions of the user's can, some calls away."""
+    seen: set[int] = set()
+    layer = list(functions)
+    for _ in range(CALLS_AWAY):
+        fresh = [value for value in layer if id(value) not in seen]
+        seen.update(map(id, fresh))
+        yield from fresh
+        layer = [value for function in fresh if _is_the_users(function) for value in visible_to(function)]
+
+
+def _is_the_users(value: Any) -> bool:
+    """Whether it is worth looking into: a function, or an object that is called, but none of a library's."""
+    if isinstance(value, (type, nn.Module)) or not callable(value):
+        return False
+    home = str(getattr(value, "__module__", "") or "").partition(".")[0]
+    return home not in ("torch", "numpy", "builtins", "functools")
 
 
 def visible_to(function: Any) -> Iterator[Any]:

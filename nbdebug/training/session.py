@@ -98,7 +98,15 @@ class Session:
         self.turns = Turns(self.random)
         self.loop = Loop(model, trainer, lambda: self.turns)
         self.stepper = Stepper(
-            self.loop, self.knobs, watcher, pacer, recorder, self.turns, busy=self._is_busy, arrived=self._loss_arrived
+            self.loop,
+            self.knobs,
+            watcher,
+            pacer,
+            recorder,
+            self.turns,
+            busy=self._is_busy,
+            arrived=self._loss_arrived,
+            before_sample=self._notice_growth,
         )
         self.course = Course(self, shelf, describe)
         self.goal = Goal()
@@ -263,6 +271,13 @@ class Session:
         self._notice_another_model()
         self.ensure_started()
         self.course.set_out()
+
+    def _notice_growth(self) -> None:
+        """A step may add to the model or its optimizer: look at what is there now."""
+        if self._inventory is not None and self._inventory.differs_from(self.model, self.trainer):
+            self.knobs.refresh()
+            self._look_anew()
+            self._notice_another_model()
 
     def watch(self, command: Watch) -> str:
         """Measure something else from the next step on."""

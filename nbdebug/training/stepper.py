@@ -56,7 +56,8 @@ class Progress:
 class Stepper:
     """Advances a loop by a batch at a time and records what came of it.
 
-    ``arrived(step, loss)`` hears of losses that came from the device after their step.
+    ``arrived(step, loss)`` hears of losses that came from the device after their step, ``before_sample()`` of a step
+    that is about to be looked into.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Stepper:
         *,
         busy: Callable[[], bool],
         arrived: Callable[[int, float], None] = lambda step, loss: None,
+        before_sample: Callable[[], None] = lambda: None,
     ) -> None:
         self.hooks = UpdateHooks(loop.trainer.optimizers, knobs, watcher, busy=busy)
         self.ledger = Ledger(recorder, watcher.send, arrived)
@@ -79,6 +81,7 @@ class Stepper:
         self._pacer = pacer
         self._recorder = recorder
         self._turns = turns
+        self._before_sample = before_sample
         self._scalers = Scalers(loop.trainer)
         self._series: tuple[Series, ...] = ()
         self._layout: tuple[object, bool, list[str]] = (None, False, [])
@@ -103,6 +106,8 @@ class Stepper:
         self._turns.hold()
         entered = now = time.perf_counter()
         progress = Progress(sampled=self._pacer.wants_sample())
+        if progress.sampled:
+            self._before_sample()
         norm_every = 1 if progress.sampled else self._pacer.norm_every()
         while True:
             self._since_norm += 1

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.hooks import RemovableHandle
 
 from nbdebug.records.commands import Clip, ClipMode
@@ -133,7 +135,7 @@ class UpdateHooks:
                 ((args[0], wrapped, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": wrapped})
             )
         if self._watcher.looking:
-            with torch.no_grad():
+            with out_of_modes(), torch.no_grad():
                 self._watcher.updating(optimizer, _parameters(optimizer))
         self._closure_s = 0.0
         self._began = time.perf_counter()
@@ -165,7 +167,7 @@ class UpdateHooks:
         if skipped is not None:
             self.skips.append(skipped.detach())
         if self._watcher.looking:
-            with torch.no_grad():
+            with out_of_modes(), torch.no_grad():
                 self._watcher.updated(optimizer, _parameters(optimizer), skipped)
         self.seconds += time.perf_counter() - ended
 
@@ -173,7 +175,7 @@ class UpdateHooks:
         clip = self._knobs.clip
         if not (self.measure_norm or self._watcher.looking or clip.mode is not ClipMode.OFF):
             return
-        with torch.no_grad():
+        with out_of_modes(), torch.no_grad():
             self._look_at_gradients(optimizer, clip)
 
     def _look_at_gradients(self, optimizer: Optimizer, clip: Clip) -> None:
@@ -231,6 +233,20 @@ class UpdateHooks:
     def _unscale_rates(self, optimizer: Optimizer) -> None:
         for options, lr in zip(optimizer.param_groups, self._stashed.pop(id(optimizer), ()), strict=False):
             _write_lr(options, lr)
+
+
+def out_of_modes() -> AbstractContextManager[Any]:
+    """What runs inside is not told to modes that the user's step is in, nor made on another default device."""
+    if torch._C._len_torch_dispatch_stack():
+        return _out_of_dispatch_modes()
+    quiet: AbstractContextManager[Any] = torch._C.DisableTorchFunction()
+    return quiet
+
+
+@contextmanager
+def _out_of_dispatch_modes() -> Iterator[None]:
+    with torch._C.DisableTorchFunction(), _disable_current_modes():
+        yield
 
 
 def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:

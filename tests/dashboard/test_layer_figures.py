@@ -197,7 +197,9 @@ def test_what_a_log_axis_cannot_show_is_counted():
     low[9, 2] = high[9, 2] = np.nan
     odd[9, 2] = True
     drawing = OverTimePanel().draw(seen(views.table(), tracks=(replace(tracks, low=low, high=high, odd=odd),)))
-    assert "1 at 0" in drawing.readout and "NaN or inf in 1 layer" in drawing.readout
+    assert (
+        "1 at 0" in drawing.readout and "worst layer1" in drawing.readout and "NaN or inf in 1 layer" in drawing.readout
+    )
     assert np.isnan(drawing.arrays["layer0", "y"]).all()
     json.dumps([dict(drawing.layout), dict(drawing.traces)], allow_nan=False)
 

@@ -65,7 +65,7 @@ def debugger(**options: Any) -> Debugger:
 
 
 def test_the_constructor_lists_all_mistakes() -> None:
-    with pytest.raises(ConfigurationError, match=r"(?s)no preset.*budget=7"):
+    with pytest.raises(ConfigurationError, match=r"(?s)budget=7.*no preset"):
         debugger(probes="depp", budget=7)
     with pytest.raises(ConfigurationError, match="matches, 'conv"):
         debugger(layers="conv*")

@@ -108,6 +108,7 @@ class DistributionsPanel:
                 name=rowwise.name(row),
                 mode="lines",
                 fill="toself",
+                hoveron="points",
                 hovertemplate="<b>%{fullData.name}</b><br>%{text}<br>%{customdata:.2%} of the values<extra></extra>",
             )
         figure.update_layout(
@@ -267,10 +268,7 @@ def _notes(ridges: Ridges, units: Sequence[tuple[float, float]]) -> list[dict[st
     for index, (row, at, flag) in enumerate(zip(ridges.rows, ridges.at, ridges.flags, strict=True)):
         deviations = ridges.deviation[at]
         known = deviations[np.isfinite(deviations)]
-        text = str(flag) if flag else ""
-        if not flag and known.size:
-            low, high = words.number(float(known.min())), words.number(float(known.max()))
-            text = f"σ {low}" if not row.is_group or low == high else f"σ {low} – {high}"
+        text = str(flag) if flag else _spread(ridges.deviation[at], row)
         if not flag and not row.is_group:
             text += f"   ×{words.number(units[index][0])}"
         font = {"size": 10.5, "color": theme.tone(flag.colour if flag else "mute")}
@@ -281,6 +279,15 @@ def _notes(ridges: Ridges, units: Sequence[tuple[float, float]]) -> list[dict[st
             }
         )  # fmt: skip
     return notes
+
+
+def _spread(deviations: Floats, row: Row) -> str:
+    """``σ 0.6``, of a group ``σ 0.4 – 1.2``."""
+    known = deviations[np.isfinite(deviations)]
+    if not known.size:
+        return ""
+    low, high = words.number(float(known.min())), words.number(float(known.max()))
+    return f"σ {low}" if not row.is_group or low == high else f"σ {low} – {high}"
 
 
 def _scale(reach: float) -> dict[str, Json]:

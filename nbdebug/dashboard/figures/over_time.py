@@ -182,12 +182,14 @@ def _value(signal: Signal, value: float) -> str:
 
 
 def _badness(signal: Signal, values: Floats) -> Floats:
-    """How much a layer stands out: from the healthy ratio in orders of magnitude, else by size."""
+    """How much a layer stands out: from the healthy ratio in orders of magnitude, else by size.
+
+    One that does not move at all is counted, and no matter of degree: NaN.
+    """
     if signal is not Signal.UPDATE_RATIO:
         return values
-    with np.errstate(divide="ignore", invalid="ignore"):
-        apart: Floats = np.abs(np.log10(values / IDEAL))
-    return apart
+    moving: Floats = np.where(values > 0, values, np.nan)
+    return np.abs(np.log10(moving / IDEAL))
 
 
 def _lit(lines: Lines) -> dict[str, Json] | None:
