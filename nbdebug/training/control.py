@@ -108,7 +108,7 @@ class Controller:
             case DeleteRun():
                 return self._delete_run(command)
             case Watch():
-                return self._session.watch(command)
+                return self._session.lookout.watch(command)
             case _:
                 raise CommandError(f"{type(command).__name__} is nothing that a session does")
 

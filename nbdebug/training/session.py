@@ -26,26 +26,24 @@ from nbdebug.records.commands import (
     Step,
     Stop,
     TakeSnapshot,
-    Watch,
 )
 from nbdebug.records.errors import CommandError
 from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.manifest import Manifest
-from nbdebug.records.runs import Intervention, Mark, Run, RunKind
+from nbdebug.records.runs import Intervention, Run, RunKind
 from nbdebug.records.status import State, Status
 from nbdebug.training import snapshots
 from nbdebug.training.control import Controller
 from nbdebug.training.course import Course
 from nbdebug.training.failure import Failure
-from nbdebug.training.inventory import MOST_NAMED, Inventory, edit_since
 from nbdebug.training.journey import Journey
 from nbdebug.training.knobs import Knobs
+from nbdebug.training.lookout import Lookout
 from nbdebug.training.loop import Loop, weighted_mean
 from nbdebug.training.mailbox import Mailbox, Reservation, Ticket
-from nbdebug.training.modules import Model, modes, named_modules, roots
+from nbdebug.training.modules import Model, modes, roots
 from nbdebug.training.passage import Ended, Passage
 from nbdebug.training.process_end import end_before_exit, leave_interrupts_to_the_main_thread
-from nbdebug.training.reach import calls_compiled_code
 from nbdebug.training.rng import OwnRandomState, RandomState
 from nbdebug.training.seams import Pacer, Recorder, Watcher
 from nbdebug.training.shelf import Shelf
@@ -106,9 +104,10 @@ class Session:
             self.turns,
             busy=self._is_busy,
             arrived=self._loss_arrived,
-            before_sample=self._notice_growth,
+            before_sample=lambda: self.lookout.mind_growth(),
         )
         self.course = Course(self, shelf, describe)
+        self.lookout = Lookout(self)
         self.goal = Goal()
         self.state = State.IDLE
         self.failure: Failure | None = None
@@ -127,7 +126,6 @@ class Session:
         self._starting = threading.Lock()
         self._loss_was_finite = True
         self._paced = 0
-        self._inventory: Inventory | None = None
         self._unregister: Callable[[], None] = lambda: None
 
     # -- any thread ---------------------------------------------------------------------------------------------
@@ -267,47 +265,10 @@ class Session:
         self.pacer.begin()
         self.knobs.refresh()
         self.stepper.begin()
-        self._look_anew()
-        self._notice_another_model()
+        self.lookout.look_anew()
+        self.lookout.mind_edits()
         self.ensure_started()
         self.course.set_out()
-
-    def _notice_growth(self) -> None:
-        """A step may add to the model or its optimizer: look at what is there now."""
-        if self._inventory is not None and self._inventory.differs_from(self.model, self.trainer):
-            self.knobs.refresh()
-            self._look_anew()
-            self._notice_another_model()
-
-    def watch(self, command: Watch) -> str:
-        """Measure something else from the next step on."""
-        self.watcher.choose(command.probes, command.layers)
-        self.pacer.budget = command.budget
-        self._look_anew()
-        probes = command.probes if isinstance(command.probes, str) else ", ".join(command.probes)
-        layers = "" if command.layers is None else f" of {', '.join(command.layers)}"
-        budget = "at every step" if command.budget is None else f"within {100 * command.budget:g} % of the time"
-        return f"watching: {probes}{layers}, {budget}"
-
-    def _look_anew(self) -> None:
-        groups = [(group.name, group.options) for group in self.knobs.groups]
-        compiled = calls_compiled_code(self.trainer)
-        self.watcher.watch(named_modules(self.model), groups, roots(self.model), compiled_step=compiled)
-
-    def _notice_another_model(self) -> None:
-        """Say what somebody made of the model, or the optimizer, since training last set out."""
-        before, self._inventory = self._inventory, Inventory.of(self.model, self.trainer)
-        edit = edit_since(before, self.model, self.trainer) if before is not None else None
-        if edit is None:
-            return
-        why = f"Since the last run: {edit.text}. What is measured follows the model as it is now."
-        severity = Severity.INFO
-        if edit.orphans:
-            severity = Severity.WARNING
-            names = ", ".join(edit.orphans[:MOST_NAMED])
-            why += f" In no optimizer, so never trained: {names}. Add them with optimizer.add_param_group(...)."
-        self.find(Cause.MODEL_EDITED, severity, "The model was edited", why)
-        self.recorder.mark(Mark(self.timeline.current, self.loop.step, "model edited"))
 
     def ensure_started(self) -> None:
         """Before anything is remembered: the model on its device, in a mode to train in."""
@@ -530,7 +491,8 @@ class Session:
     def _mind_the_loss(self, loss: float, step: int) -> None:
         finite = math.isfinite(loss)
         is_noise = self.timeline.lines[self.timeline.current].run.kind is RunKind.NOISE
-        if not finite and self._loss_was_finite and not is_noise:
+        was_finite, self._loss_was_finite = self._loss_was_finite, finite  # more may arrive while this one is told
+        if not finite and was_finite and not is_noise:
             word = "NaN" if math.isnan(loss) else "infinite"
             self.find(
                 Cause.NAN_LOSS,
@@ -541,7 +503,6 @@ class Session:
             )
             self.paused_by_itself = True
             self.become(State.PAUSED, f"the loss became {word} at step {step}")
-        self._loss_was_finite = finite
 
     def _fail(self, error: BaseException) -> None:
         self.failure = Failure.of(error, batch=self.loop.batch, step=self.loop.step, where=self.loop.doing)

@@ -28,7 +28,7 @@ from nbdebug.records.frames import Frame
 from nbdebug.records.layers import Unseen
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Mark, Reseed, Run, RunKind
-from nbdebug.records.signals import Signal
+from nbdebug.records.signals import Series, Signal
 from nbdebug.records.snapshots import Reason, SnapshotInfo
 from nbdebug.records.view import Focus
 from tests.journal.made import SERIES, TRAIN, fill, frame, histograms, layer_values, rows
@@ -66,6 +66,7 @@ def tell_all(journal: Journal) -> None:
     fill(journal, 1, 2_500)
     journal.record_rows(rows(2_501, 2_700))
     journal.record_rows(rows(2_701, 2_701))
+    journal.record_rows(rows(2_650, 2_660, series=(Series(Signal.CLIP_RATE),)))
     journal.begin_run(Run("draft", "main", 700))
     journal.mark(Mark("draft", 700, "goes with its run"))
     journal.begin_run(Run("lr 0.5", "main", 700, "lr 0.5"))

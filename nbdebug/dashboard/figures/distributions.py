@@ -266,8 +266,6 @@ def _notes(ridges: Ridges, units: Sequence[tuple[float, float]]) -> list[dict[st
     """At the right of each ridge: its deviation and unit, or what is wrong with it; thinned out in the browser."""
     notes = []
     for index, (row, at, flag) in enumerate(zip(ridges.rows, ridges.at, ridges.flags, strict=True)):
-        deviations = ridges.deviation[at]
-        known = deviations[np.isfinite(deviations)]
         text = str(flag) if flag else _spread(ridges.deviation[at], row)
         if not flag and not row.is_group:
             text += f"   ×{words.number(units[index][0])}"
