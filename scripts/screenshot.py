@@ -68,6 +68,7 @@ def _train(notebook: NotebookPage) -> None:
 def _travel(notebook: NotebookPage) -> None:
     """Compare the latest branch with its parent, then drag the rewind slider back."""
     board = notebook.page.locator(DASHBOARD).first
+    board.get_by_role("tab", name="Runs").click()
     board.get_by_label("Other seeds for a comparison").fill("3")
     board.get_by_role("button", name="Compare").locator("visible=true").first.click()
     board.locator(".nbd-sentence").wait_for(timeout=300_000)
@@ -81,6 +82,7 @@ def _travel(notebook: NotebookPage) -> None:
     notebook.page.mouse.move(box["x"] + box["width"] * REWOUND_TO, middle, steps=5)
     notebook.page.mouse.up()
     board.get_by_text("rewound to step").wait_for()
+    board.get_by_role("tab", name="Layers").click()
     notebook.page.mouse.move(0, 0)
 
 

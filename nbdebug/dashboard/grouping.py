@@ -83,7 +83,7 @@ def cut(names: Sequence[str], most: int = MOST_ROWS) -> list[tuple[str, list[str
     """The module tree cut across: at most ``most`` groups or layers, in order, siblings always treated alike."""
     nodes = _descend(names, "")
     if len(nodes) > most:
-        return _stretches(nodes, most)
+        return _stretches(nodes, -(-len(nodes) // most))
     closed: set[str] = set()
     while True:
         groups = [(key, inside) for key, inside in nodes if key.endswith(".") and _parent(key) not in closed]
@@ -101,18 +101,26 @@ def cut(names: Sequence[str], most: int = MOST_ROWS) -> list[tuple[str, list[str
 
 
 def _in_stretches(nodes: list[tuple[str, list[str]]], most: int) -> list[tuple[str, list[str]]]:
-    """The largest group, with the groups beside it, opened so far as there is room: its children in stretches."""
-    key = max(nodes, key=lambda node: len(node[1]))[0]
-    if not key.endswith("."):
+    """The largest group, with the groups beside it, opened so far as there is room: their children in stretches."""
+    largest_key = max(nodes, key=lambda node: len(node[1]))[0]
+    if not largest_key.endswith("."):
         return nodes
-    groups = [each for each, _ in nodes if each.endswith(".") and _parent(each) == _parent(key)]
-    room = (most - len(nodes) + len(groups)) // len(groups)
-    if room < FEWEST:
+    beside = _parent(largest_key)
+    groups = {key: _descend(inside, key) for key, inside in nodes if key.endswith(".") and _parent(key) == beside}
+    room, size = most - len(nodes) + len(groups), 1
+    while sum(-(-len(inside) // _size(inside, size)) for inside in groups.values()) > max(room, FEWEST * len(groups)):
+        size += 1
+    if max(map(len, groups.values())) < FEWEST * size:
         return nodes
     opened = []
-    for each, inside in nodes:
-        opened += _stretches(_descend(inside, each), room) if each in groups else [(each, inside)]
-    return opened
+    for key, inside in nodes:
+        opened += _stretches(groups[key], _size(groups[key], size)) if key in groups else [(key, inside)]
+    return opened if len(opened) <= most else nodes
+
+
+def _size(children: Sequence[object], size: int) -> int:
+    """How many of them go into a stretch: few stand alone beside any others."""
+    return size if len(children) > FEWEST else 1
 
 
 def _rows(names: Sequence[str], base: str) -> list[Row]:
@@ -147,9 +155,8 @@ def _parent(key: str) -> str:
     return key.rstrip(".").rpartition(".")[0]
 
 
-def _stretches(nodes: Sequence[tuple[str, list[str]]], most: int) -> list[tuple[str, list[str]]]:
-    """Neighbours taken together, so many that there are at most ``most`` stretches."""
-    size = -(-len(nodes) // most)
+def _stretches(nodes: Sequence[tuple[str, list[str]]], size: int) -> list[tuple[str, list[str]]]:
+    """Neighbours taken together, ``size`` at a time."""
     found = []
     for first in range(0, len(nodes), size):
         part = nodes[first : first + size]

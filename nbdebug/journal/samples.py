@@ -119,7 +119,7 @@ def _plain_bucket(bucket: Bucket) -> dict[str, Any]:
     names = list(NAMES)
     if not cells.odd.any():
         names = [name for name in names if not name.startswith("odd")]
-    if np.array_equal(cells.low, cells.high, equal_nan=True) and np.array_equal(cells.low_at, cells.high_at):
+    if np.array_equal(cells.low, cells.high, equal_nan=True):
         names = [name for name in names if not name.startswith("high")]
     if len(cells.low_at) and (cells.low_at == cells.low_at[0]).all() and "high_at" not in names:
         names.remove("low_at")

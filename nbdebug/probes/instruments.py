@@ -33,6 +33,7 @@ Failure = Callable[[str, str], None]
 Groups = Sequence[tuple[str, dict[str, Any]]]
 PARAMETER_SIDE = ("gradients", "weights", "updates", "memory")
 MODULE_SIDE = frozenset({"activations", "units", "saturation", "data"})
+SAMPLES = "samples and bins"
 AWAITED_STEPS = 256
 IN_COMPILED_CODE = "the training step calls compiled functions, in which a hook would be compiled too"
 
@@ -162,7 +163,7 @@ class Instruments:
         self._pool.clear()
         for probe in list(self._probes.values()):
             if sample or probe.name in PARAMETER_SIDE:
-                self._guarded(probe, probe.begin, step)
+                self._timed(probe, probe.begin, step)
 
     def gradients_ready(
         self,
@@ -196,10 +197,14 @@ class Instruments:
         """The user's step returned: take the module hooks off."""
         if self._sampling:
             for probe in list(self._probes.values()):
-                self._guarded(probe, probe.unhook)
+                self._timed(probe, probe.unhook)
+                self._charge(probe.name, probe.hook_s)
 
     def end_step(self, timing: Timing, leftover: torch.Tensor | None) -> Measurement | None:
         """Reduce what the probes saw and start bringing it to the host; ``None`` where there is nothing to bring."""
+        if not self._probes:
+            self._sampling = False
+            return None
         unfinished = not self._updates and self._ever_updated
         if self._sampling:
             self._awaiting = AWAITED_STEPS if unfinished else 0
@@ -218,9 +223,8 @@ class Instruments:
                 tensors = self._timed(probe, self._finish, probe, leftover)
                 if tensors is not None:
                     found.append((probe, tensors))
-            rows = self._pool.reduce()
+            self._latest = self._sent(found)
         self._sampling = False
-        self._latest = Measurement([*found, (None, rows)], self._read)
         return self._latest
 
     def abandon_step(self) -> None:
@@ -232,6 +236,25 @@ class Instruments:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
+    def _sent(self, found: list[tuple[Probe | None, list[torch.Tensor]]]) -> Measurement | None:
+        """Everything on its way to the host."""
+        began = time.perf_counter()
+        try:
+            return Measurement([*found, (None, self._pool.reduce())], self._read)
+        except Exception:  # what a probe let through, such as a tensor without values; or memory has run out
+            self._give_up()
+            return None
+        finally:
+            self._charge(SAMPLES, time.perf_counter() - began)
+
+    def _give_up(self) -> None:
+        """Nothing can be measured of this model; training goes on."""
+        for probe in self._probes.values():
+            probe.drop()
+        self._broken.update(self._probes)
+        self._probes = {}
+        self._on_failure("anything", traceback.format_exc())
+
     def _finish(self, probe: Any, leftover: torch.Tensor | None) -> list[torch.Tensor]:
         if isinstance(probe, GradientsProbe):
             probe.measure_the_rest(leftover)
@@ -239,8 +262,17 @@ class Instruments:
         return found
 
     def _read(self, parts: Sequence[tuple[Probe | None, list[Floats]]]) -> Found:
+        try:
+            return self._put_together(parts)
+        except Exception:  # as in what was sent
+            self._give_up()
+            return Found({}, None, (), None)
+
+    def _put_together(self, parts: Sequence[tuple[Probe | None, list[Floats]]]) -> Found:
+        began = time.perf_counter()
         readings: list[Reading] = []
         self._pool.read(parts[-1][1])
+        self._charge(SAMPLES, time.perf_counter() - began)
         seen = [(probe, arrays) for probe, arrays in parts if probe is not None]
         for probe, arrays in seen:
             reading = self._timed(probe, probe.read, arrays)
@@ -297,8 +329,11 @@ class Instruments:
         began = time.perf_counter()
         result = self._guarded(probe, function, *args)
         seconds = time.perf_counter() - began
-        self.costs[probe.name] = self.costs.get(probe.name, 0.0) + seconds
+        self._charge(probe.name, seconds)
         return result
+
+    def _charge(self, name: str, seconds: float) -> None:
+        self.costs[name] = self.costs.get(name, 0.0) + seconds
 
     def _guarded(self, probe: Probe, function: Callable[..., Any], *args: Any) -> Any:
         try:

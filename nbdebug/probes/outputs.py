@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,15 +15,26 @@ from nbdebug.probes.sampling import flattened
 PLAIN = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
 DEPTH = 4
 MOST_TENSORS = 64
+MOST_VALUES = 256
 
 
-def named_tensors(value: Any, name: str, depth: int = DEPTH) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors in tuples, lists, mappings and objects, named by place or key; the first of a sequence plainly."""
-    if isinstance(value, torch.Tensor):
-        yield name, value
-    elif depth:
-        for key, part in _parts(value):
-            yield from named_tensors(part, f"{name}.{key}" if key else name, depth - 1)
+def named_tensors(value: Any, name: str) -> list[tuple[str, torch.Tensor]]:
+    """The tensors in tuples, lists, mappings and objects, named by place or key; the first of a sequence plainly.
+
+    Not deeper than ``DEPTH``, and none beyond ``MOST_VALUES`` values: a batch may carry long lists of plain numbers.
+    """
+    found: list[tuple[str, torch.Tensor]] = []
+    waiting = [(value, name, DEPTH)]
+    visited = 0
+    while waiting and visited < MOST_VALUES:
+        value, name, depth = waiting.pop()
+        visited += 1
+        if isinstance(value, torch.Tensor):
+            found.append((name, value))
+        elif depth:
+            parts = list(islice(_parts(value), MOST_TENSORS))
+            waiting += [(part, f"{name}.{key}" if key else name, depth - 1) for key, part in reversed(parts)]
+    return found
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:

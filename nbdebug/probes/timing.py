@@ -49,7 +49,7 @@ class TimingProbe:
         self._thread, self._depth, self._forward_s = threading.get_ident(), 0, 0.0
         for root in self._roots:
             self._handles.append(root.register_forward_pre_hook(_Mark(self._called)))
-            self._handles.append(root.register_forward_hook(_Mark(self._returned), always_call=True))
+            self._handles.append(root.register_forward_hook(_Mark(self._returned)))
 
     def unhook(self) -> None:
         """Take them off."""

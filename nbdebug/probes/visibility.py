@@ -16,6 +16,7 @@ from nbdebug.records.layers import Unseen
 WHAT = "activations"
 SCRIPTED = "a scripted module takes no hooks"
 PARAMETRIZATIONS = "parametrizations"
+COMPILED = "_torchdynamo_orig_callable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +127,15 @@ def compiled_original(module: nn.Module) -> Any:
 
 
 def _has_compiled_forward(module: nn.Module) -> bool:
-    """Whether only the forward is compiled; the module's own hooks are outside of it then."""
-    return hasattr(module.forward, "_torchdynamo_orig_callable") and not _is_wrapper(module)
+    """Whether its forward, or a function that it holds, is compiled; the module's own hooks are outside of it then."""
+    if _is_wrapper(module):
+        return False
+    held = (*vars(module).values(), *(value for kind in _users_classes(module) for value in vars(kind).values()))
+    return any(hasattr(value, COMPILED) and not isinstance(value, nn.Module) for value in (module.forward, *held))
+
+
+def _users_classes(module: nn.Module) -> Iterator[type]:
+    return (kind for kind in type(module).__mro__ if not kind.__module__.startswith(("torch.", "builtins")))
 
 
 def _is_wrapper(module: nn.Module) -> bool:

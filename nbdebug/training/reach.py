@@ -15,8 +15,8 @@ CALLS_AWAY = 5
 
 
 def calls_compiled_code(trainer: Trainer) -> bool:
-    """Whether the step, or the loss, is compiled as a function, or calls one that is: then models run inside of it."""
-    return any(is_compiled_function(value) for value in _reached((trainer.step, trainer.loss_fn)))
+    """Whether the step is compiled as a function, or calls one that is: then models may run inside of it."""
+    return trainer.step is not None and any(is_compiled_function(value) for value in _reached((trainer.step,)))
 
 
 def is_compiled_function(value: Any) -> bool:

@@ -21,7 +21,7 @@ SLIDER = "Rewind to step"
 
 
 def test_back_by_the_slider_another_rate_and_a_branch_with_its_verdict(notebooks: Notebooks) -> None:
-    notebook = notebooks.open(SETUP + "debugger = make()\ndisplay(debugger)\ndebugger.start(epochs=40)")
+    notebook = notebooks.open(SETUP + "debugger = make()\ndisplay(debugger)\ndebugger.start(epochs=400)")
     notebook.run_cell(0)
     board = DashboardPage(notebook)
     board.wait_for_curve(points=45)

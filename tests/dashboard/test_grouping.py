@@ -65,8 +65,21 @@ def test_every_layer_can_be_reached(names):
 def test_siblings_are_treated_alike():
     rows = grouping.place(RESNET).rows
     assert [row.is_group for row in rows] == [False, *[True] * (len(rows) - 2), False]
-    assert {len(row.layers) for row in rows if row.key.startswith("layer1")} == {6}
-    assert rows[1].label == "layer1.0–2"
+    assert [len(row.layers) for row in rows if row.key.startswith("layer1")] == [8] * 7 + [4]
+    assert rows[1].label == "layer1.0–3"
+
+
+def test_only_what_has_room_is_opened():
+    rows = {row.shown for row in grouping.place(UNEVEN).rows}
+    assert {"a", "c.0 ▸ 40 layers", "c.1 ▸ 40 layers", "c.2 ▸ 40 layers"} <= rows
+    assert sum(row.key.startswith("b.") for row in grouping.place(UNEVEN).rows) > 4
+
+
+def test_small_groups_are_opened_where_large_ones_beside_them_are_not():
+    small = [f"enc.{i}.{part}" for i in range(10) for part in "ab"]
+    shown = [row.shown for row in grouping.place([*small, *(f"dec.{i}.{j}" for i in (0, 1) for j in range(20))]).rows]
+    stretches = [f"dec.{i}.{j}–{j + 3} ▸ 4 layers" for i in (0, 1) for j in range(0, 20, 4)]
+    assert shown == small + stretches
 
 
 def test_labels_leave_out_what_the_place_says():

@@ -109,6 +109,7 @@ def test_a_group_has_the_mean_of_its_layers_shares():
         ({"SATURATED": [0, 0, 0.71]}, "layer2 71 % saturated"),
         ({"ACTIVATION_ZERO": [0, 0.95, 0]}, "layer1 95 % at 0"),
         ({"ACTIVATION_NON_FINITE": [0.01, 0, 0], "UNITS_DEAD": [0, 0.9, 0]}, "layer0 1 % NaN or inf and 1 more"),
+        ({"ACTIVATION_NON_FINITE": [0.02, 0, 0], "UNITS_DEAD": [0.9, 0, 0]}, "layer0 2 % NaN or inf ·"),
         ({"UNITS_DEAD": [0, 0.4, 0]}, None),
     ],
 )
@@ -151,7 +152,13 @@ def test_data_is_shown_by_its_names_and_is_no_layer():
     assert lens.names(view) == views.names(3)
     drawing = LayerTablePanel(lens).draw(view)
     assert drawing.arrays[Signal.ACTIVATION_MEAN, "values"][3] == 0.5
+    assert drawing.arrays[Signal.ACTIVATION_MEAN, "present"][3] == 1
     assert LayerTablePanel(lens).skeleton(view)["data"] == [3]
+
+
+def test_a_layer_called_like_data_is_still_a_layer():
+    table = views.table(3, layers=("fc1", "fc2", "output"), DATA_MEAN=np.array([views.HOLE, views.HOLE, 0.5]))
+    assert Lens().names(seen(table)) == ("fc1", "fc2", "output")
 
 
 # --- over time
@@ -247,6 +254,10 @@ def test_the_story_draws_its_histograms_over_time():
     np.testing.assert_allclose(heat.max(axis=1), 1)
     wide = (heat > 0.3).sum(axis=1)  # the Gaussian grows four times wider
     assert wide[-5:].mean() > wide[:5].mean() + 4
+    unit = symlog.units(story.counts[-1:], story.limits[-1:])
+    counts = symlog.cells(story.counts, story.limits, np.repeat(unit, 50))
+    dense = counts[-1][counts.any(axis=0)] / np.diff(drawing.arrays["histogram", "y"])
+    np.testing.assert_allclose(heat[-1] ** 2, dense / dense.max())
     assert drawing.title == "layer0" and "steps 20 to 1,000" in drawing.readout
     np.testing.assert_array_equal(drawing.arrays["weight_norm", "y"], story.curves[2][1].values)
 

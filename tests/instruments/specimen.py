@@ -38,7 +38,7 @@ class Kind:
 
     ``seen`` are the layers whose activations are there, ``unseen`` those declared out of sight with a word of the
     reason. ``learning``, ``frozen`` and ``missing`` are the layers by the state of their gradients. All are names
-    separated by spaces.
+    separated by spaces. ``findings`` are the titles of what there is to say about the way it is trained.
     """
 
     build: Callable[[], Case]
@@ -47,6 +47,7 @@ class Kind:
     unseen: Mapping[str, str] = field(default_factory=dict)
     frozen: str = ""
     missing: str = ""
+    findings: tuple[str, ...] = ()
 
     def make(self, seed: int = 0) -> Case:
         """The same case each time; leaves the same random states."""

@@ -216,7 +216,12 @@ class Growing(nn.Module):
         return self.head(x)
 
 
-@KINDS.add("growing model", seen="layers.0 layers.1 head", learning="layers.0 layers.1 head")
+@KINDS.add(
+    "growing model",
+    seen="layers.0 layers.1 head",
+    learning="layers.0 layers.1 head",
+    findings=("The model was edited",),
+)
 def _() -> Case:
     calls = 0
 
@@ -260,20 +265,20 @@ def _compiled_around(*, fullgraph: bool, calls_away: int) -> Case:
     return Case(model, adam(model), vectors(), step=step)
 
 
-@KINDS.add("compiled function around the model", seen="", unseen={"": "compiled"}, learning="0 3")
+AROUND = {"seen": "", "unseen": {"": "compiled"}, "learning": "0 3"}
+
+
+@KINDS.add("compiled function around the model", **AROUND)
 def _() -> Case:
     return _compiled_around(fullgraph=False, calls_away=1)
 
 
-HIDDEN = {"seen": "", "unseen": {name: "not called" for name in ("0", "1", "3")}, "learning": "0 3"}
-
-
-@KINDS.add("compiled function around the model, two calls away", **HIDDEN)
+@KINDS.add("compiled function around the model, two calls away", **AROUND)
 def _() -> Case:
     return _compiled_around(fullgraph=False, calls_away=2)
 
 
-@KINDS.add("compiled function around the model, in one graph, two calls away", **HIDDEN)
+@KINDS.add("compiled function around the model, in one graph, two calls away", **AROUND)
 def _() -> Case:
     return _compiled_around(fullgraph=True, calls_away=2)
 
@@ -308,7 +313,7 @@ class Method(nn.Module):
         return self.head(self.body(x))
 
 
-@KINDS.add("compiled method", seen="head", unseen={"inner": "not called"}, learning="inner head")
+@KINDS.add("compiled method", seen="inner head", learning="inner head")
 def _() -> Case:
     torch._dynamo.reset()
     model = Method()

@@ -11,6 +11,7 @@ from nbdebug.journal.layer_cells import LARGEST
 from nbdebug.journal.layer_table import MAX_BYTES, LayerTable
 from nbdebug.records.layers import LayerValues
 from nbdebug.records.signals import Signal
+from nbdebug.records.view import Points
 
 SIGNALS = (Signal.GRADIENT_MEAN, Signal.UPDATE_RATIO, Signal.GRADIENT_STATE, Signal.ACTIVATION_STD)
 LAYERS = ("conv1", "relu", "fc")
@@ -51,8 +52,10 @@ def table_of(random: np.random.Generator, layers: tuple[str, ...], signals: tupl
 
 def seen(table: LayerTable, signal: Signal, layer: str) -> dict[tuple[int, str], float]:
     points = table.points(signal, layer)
-    if points is None:
-        return {}
+    return by_step(points) if points is not None else {}
+
+
+def by_step(points: Points) -> dict[tuple[int, str], float]:
     assert (np.diff(points.steps) >= 0).all()
     return {
         (step, "finite" if np.isfinite(value) else str(value)): value
@@ -91,6 +94,9 @@ def test_what_is_left_is_what_was_recorded(seed: int, samples: int, stride: int)
     assert sorted(table.layout.pairs()) == sorted(truth)
     for (signal, layer), one in truth.items():
         assert seen(table, signal, layer) == pytest.approx(one.left(table.width), nan_ok=True)
+        few = table.points(signal, layer, max_points=10)
+        wider = [one.left(table.width << times) for times in range(5)]
+        assert sum(np.isfinite(few.values)) <= 10 and any(by_step(few) == pytest.approx(w, nan_ok=True) for w in wider)
         low, high = steps[len(steps) // 4], steps[len(steps) // 2]
         window = table.points(signal, layer, low, high)
         whole = table.points(signal, layer)

@@ -115,3 +115,21 @@ def test_a_second_value_at_a_step_shows_as_well() -> None:
     curve = filled([1.0, 2.0])
     curve.append(2, 7.0)
     assert curve.points().steps.tolist() == [1, 2, 2] and curve.points().values.tolist() == [1.0, 2.0, 7.0]
+
+
+@pytest.mark.parametrize("max_points", [2, 30, 100, 1_000, 100_000])
+def test_few_points_are_the_same_whether_the_curve_was_looked_at_before_or_not(max_points: int) -> None:
+    random = np.random.default_rng(0)
+    looked_at, fresh = Curve(512), Curve(512)
+    step = 0
+    for block in range(60):
+        steps, values = np.arange(step, step + 37), random.normal(size=37)
+        step += 37 * (1 + block % 3)
+        for curve in (looked_at, fresh):
+            curve.extend(steps, values)
+            curve.append(step, float(block))
+        step += 1
+        looked_at.points(max_points)
+    seen, expected = looked_at.points(max_points), fresh.points(max_points)
+    assert len(seen.steps) <= max(max_points, 2)
+    assert seen.steps.tolist() == expected.steps.tolist() and seen.values.tolist() == expected.values.tolist()

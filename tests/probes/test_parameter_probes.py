@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from nbdebug.probes import reductions
+from nbdebug.probes.sample_rows import Pool
 from nbdebug.records.commands import Clip, ClipMode
 from nbdebug.records.layers import GradientState
 from nbdebug.records.signals import Series, Signal
@@ -393,4 +394,20 @@ def test_running_out_of_memory_drops_the_probe_and_not_the_run(monkeypatch: pyte
     assert len(case.broken) == 2 and "out of memory" in case.broken[0]
     assert len(case.recorder.series(Signal.LOSS, split="train")) == 3
     assert list(case.recorder.layer(Signal.UPDATE_NORM, "0")) == [1, 2, 3]
+    case.session.close()
+
+
+@pytest.mark.parametrize("where", ["reduce", "read"])
+def test_a_fault_in_what_all_share_ends_watching_and_not_the_run(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("planted")
+
+    model = mlp()
+    case = watched(model, Trainer(torch.optim.SGD(model.parameters(), 0.1), F.cross_entropy, data(model)))
+    case.run(1)
+    monkeypatch.setattr(Pool, where, broken)
+    case.run(3)
+    assert len(case.broken) == 1 and "planted" in case.broken[0]
+    assert len(case.recorder.series(Signal.LOSS, split="train")) == 4
+    assert not any(module._forward_hooks for module in model.modules())
     case.session.close()
