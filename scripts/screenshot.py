@@ -74,6 +74,7 @@ def _travel(notebook: NotebookPage) -> None:
     board.locator(".nbd-sentence").wait_for(timeout=300_000)
     board.scroll_into_view_if_needed()
     slider = board.get_by_label(SLIDER)
+    slider.scroll_into_view_if_needed()  # the tab of runs is far below
     box = slider.bounding_box()
     assert box is not None
     middle = box["y"] + box["height"] / 2

@@ -39,12 +39,13 @@ class Known:
 @dataclass(frozen=True, slots=True)
 class News:
     """What came since: buckets of the table, the latest values with their step, records of histograms with the width
-    of their track.
+    of their track. ``held`` is how many of all these there are, new or not.
     """
 
     buckets: list[Bucket]
     latest: tuple[LayerValues, int] | None
     histograms: list[tuple[Signal, int, Packed]]
+    held: int = 0
 
 
 class Layers:
@@ -95,7 +96,8 @@ class Layers:
         for signal, track in self.tracks.items():
             histograms += [(signal, track.width, record) for record in track.since(known.tracks.get(signal, -1))]
             known.tracks[signal] = track.records[-1].step
-        return News(buckets, latest, histograms)
+        held = len(self.table) + 1 + sum(len(track.records) for track in self.tracks.values())
+        return News(buckets, latest, histograms, held)
 
     def take_in(self, news: News) -> None:
         """Take in what another run's record, such as in a file, had to tell, in the order of steps."""

@@ -1,7 +1,8 @@
 """Sample table: writes what samples say about layers, and only what is new, into the file. On the writer's thread only.
 
 The journal merges its buckets as a run grows; the file keeps the narrow ones that it has, and gets the wider ones from
-then on. So a run's rows grow with the logarithm of its steps, and nothing is written twice but the newest bucket.
+then on. When most of its rows are such leftovers, which is at every second doubling of a run, they are written anew.
+Else nothing is written twice but the newest bucket.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from nbdebug.journal.samples import UNSEEN, Sampler, SampleRow, row_of_unseen, r
 from nbdebug.records.layers import Unseen
 
 COLUMNS = "(session, run, kind, slot, step, body, arrays) VALUES (?, ?, ?, ?, ?, ?, ?)"
+MOST_LEFTOVERS = 2.5
+FEW_ROWS = 16
 MINE = f"session = ? AND run = ? AND kind != '{UNSEEN}'"
 
 
@@ -40,13 +43,23 @@ class SampleTable:
         self.bytes_written = 0
         for run in runs:
             written = self._written.get(run)
-            if written is None or written.rows != self._count(run):
-                # the first time; or another process has thinned what was there: all that the journal holds goes in
-                self._connection.execute(f"DELETE FROM samples WHERE {MINE}", (self._session, run))
-                written = self._written[run] = _Written()
-            for row in rows_of(sampler(run, written.known)):
-                self._insert(run, row)
-            written.rows = self._count(run)
+            # the first time; or another process has thinned what was there: all that the journal holds goes in
+            anew = written is None or written.rows != self._count(run)
+            held = self._write(run, sampler, anew=anew)
+            if self._written[run].rows > MOST_LEFTOVERS * held + FEW_ROWS:
+                self._write(run, sampler, anew=True)
+
+    def _write(self, run: str, sampler: Sampler, *, anew: bool) -> int:
+        """Write what is new of a run, or all of it ``anew``; returns how many rows the journal would make."""
+        if anew:
+            self._connection.execute(f"DELETE FROM samples WHERE {MINE}", (self._session, run))
+            self._written[run] = _Written()
+        written = self._written[run]
+        news = sampler(run, written.known)
+        for row in rows_of(news):
+            self._insert(run, row)
+        written.rows = self._count(run)
+        return news.held
 
     def write_unseen(self, run: str, unseen: tuple[Unseen, ...]) -> None:
         """Write what can't be looked at; it takes the place of what was said before."""

@@ -1,8 +1,7 @@
 """Samples as rows of the file: buckets of the layer table, the latest values, histograms, what can't be seen. Pure.
 
 A row is of a kind, and has a slot: the first step of its bucket. A fuller bucket takes the place of the one before it;
-rows that it covers besides do no harm, for to take in a value twice changes nothing. So what is written once stays,
-and only the newest bucket is written again.
+rows that it covers besides do no harm, for to take in a value twice changes nothing. So what is written once can stay.
 """
 
 from __future__ import annotations
