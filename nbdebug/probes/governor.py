@@ -13,6 +13,7 @@ LONGEST_GAP_S = 2.0
 MARGIN = 0.85  # of the budget is spent by what we measure; what we can't (caches, the interpreter lock) has the rest
 NORM_SHARE = 0.25  # of the budget may go into the gradients' norm on ordinary steps
 FIRST_SAMPLES = 2
+DEEPEST_DEBT = 4  # samples; one that took far longer than usual, as when a machine stalls, is not made up for in full
 MOST_STEPS_WITHOUT_NORM = 64
 
 
@@ -69,13 +70,15 @@ class Governor:
             self.norm_s += (norm_s / norms - self.norm_s) * (SMOOTHING if self.norm_s else 1.0)
         self._since_sample_s += training_s + watching_s
         self._since_sample += steps
+        self._keep_share(training_s, watching_s)
         if sampled:
             self._sampled(watching_s)
         else:
             self.fixed_s += (watching_s / steps - self.fixed_s) * (SMOOTHING if self.fixed_s else 1.0)
+        if sampled and self.samples <= FIRST_SAMPLES:
+            watching_s = min(watching_s, self.fixed_s)  # what the first samples build is used by all others
         earned_s = self._earned_s + MARGIN * (self.budget or 0.0) * training_s - watching_s
-        self._earned_s = min(max(earned_s, -20 * self.sample_s), self.sample_s)
-        self._keep_share(training_s, watching_s)
+        self._earned_s = min(max(earned_s, -DEEPEST_DEBT * self.sample_s), self.sample_s)
 
     def cost(self, probes: tuple[tuple[str, float], ...] = (), snapshots: float = 0.0, memory_bytes: int = 0) -> Cost:
         """All of it as a record. Any thread."""
