@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+FRONT = sorted(path for kind in ("js", "css") for path in (ROOT / "nbdebug" / "dashboard").glob(f"*.{kind}"))
 ASKED = [*PROJECT["dependencies"], *itertools.chain(*PROJECT["optional-dependencies"].values())]
 
 
@@ -44,7 +45,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         return set(archive.namelist())
 
 
-@pytest.mark.parametrize("name", ["py.typed", "dashboard/board.js", "dashboard/board.css"])
+@pytest.mark.parametrize("name", ["py.typed", *(path.relative_to(ROOT / "nbdebug").as_posix() for path in FRONT)])
 def test_the_wheel_carries_what_is_not_python(wheel: set[str], name: str) -> None:
     assert f"nbdebug/{name}" in wheel
 

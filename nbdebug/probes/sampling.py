@@ -15,6 +15,7 @@ import torch
 
 SAMPLE_SIZE = 4096
 MOST_PLACES = 512
+SETS = 8
 STRIDE_OF_TURNS = 7919
 
 
@@ -23,14 +24,12 @@ class Places:
 
     def __init__(self, size: int = SAMPLE_SIZE) -> None:
         self.size = size
-        self._known: dict[tuple[int, torch.device], torch.Tensor] = {}
+        self._known: dict[tuple[int, int, torch.device], torch.Tensor] = {}
 
     def take(self, flat: torch.Tensor, turn: int) -> torch.Tensor:
         """The sample as a view where all elements are taken, else gathered: ``(min(n, size),)``, of the same type."""
         count = flat.numel()
-        if count <= self.size:
-            return flat
-        return torch.index_select(*self._window(flat, count, turn))
+        return flat if count <= self.size else torch.index_select(flat, 0, self._places(flat, count, turn))
 
     def take_into(self, out: torch.Tensor, flat: torch.Tensor, turn: int) -> None:
         """The same, written into ``out`` ``(min(n, size),)``, converted to its type."""
@@ -38,20 +37,22 @@ class Places:
         if count <= self.size:
             out.copy_(flat)
         elif flat.dtype is out.dtype:
-            torch.index_select(*self._window(flat, count, turn), out=out)
+            torch.index_select(flat, 0, self._places(flat, count, turn), out=out)
         else:
-            out.copy_(torch.index_select(*self._window(flat, count, turn)))
+            out.copy_(torch.index_select(flat, 0, self._places(flat, count, turn)))
 
-    def _window(self, flat: torch.Tensor, count: int, turn: int) -> tuple[torch.Tensor, int, torch.Tensor]:
-        key = (count, flat.device)
+    def _places(self, flat: torch.Tensor, count: int, turn: int) -> torch.Tensor:
+        """One of a few sets of places, in turn."""
+        slack = count // self.size
+        shift = turn * STRIDE_OF_TURNS % slack
+        key = (count, turn % SETS, flat.device)
         places = self._known.get(key)
         if places is None:
             if len(self._known) >= MOST_PLACES:
                 self._known.clear()
-            places = self._known[key] = torch.from_numpy(jittered(count, self.size)).to(flat.device)
-        slack = count // self.size
-        shift = turn * STRIDE_OF_TURNS % slack
-        return flat.narrow(0, shift, count - slack + 1), 0, places
+            shifted = torch.from_numpy(jittered(count, self.size) + shift)
+            places = self._known[key] = shifted.to(flat.device)
+        return places
 
 
 def jittered(count: int, size: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -118,7 +118,8 @@ class Stepper:
                 progress.error = error
                 break
             finally:
-                self._watcher.abandon_step()
+                if progress.sampled:
+                    self._watcher.abandon_step()
             now = time.perf_counter()
             progress.epoch_over = is_over
             if is_over or progress.sampled or len(progress.losses) >= most or now - entered > STRIDE_S or wanted():
@@ -180,8 +181,10 @@ class Stepper:
         """One step on the batch taken since ``entered``; whether the epoch goes on."""
         loop, hooks, watcher, sample = self._loop, self.hooks, self._watcher, progress.sampled
         fetched = time.perf_counter()
-        watcher.begin_step(loop.step + 1, sample=sample)
-        self._scalers.begin_step()
+        if sample or watcher.looking:
+            watcher.begin_step(loop.step + 1, sample=sample)
+        if self._scalers.any:
+            self._scalers.begin_step()
         knobs = self._knobs.in_force()
         stepping = time.perf_counter()
         with hooks:

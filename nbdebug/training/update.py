@@ -77,6 +77,7 @@ class UpdateHooks:
         self._knobs = knobs
         self._watcher = watcher
         self._optimizers = optimizers
+        self._only_counts = False
         self._thread: int | None = None
         self._handles: list[RemovableHandle] = []
         self._stashed: dict[int, list[Any]] = {}
@@ -107,10 +108,19 @@ class UpdateHooks:
     def __enter__(self) -> None:
         """From here on optimizer steps on this thread are this session's."""
         self.updates = 0
-        self.skips.clear()
         self.seconds = self.norm_s = self.optimizer_s = self.before_update_s = 0.0
-        self._norms.clear()
+        if self.skips:
+            self.skips = []
+        if self._norms:
+            self._norms = {}
+        self._only_counts = not self._acts
         self._thread = threading.get_ident()
+
+    @property
+    def _acts(self) -> bool:
+        """Whether there is anything to measure, clip or scale."""
+        knobs = self._knobs
+        return self.measure_norm or self._watcher.looking or knobs.clip.mode is not ClipMode.OFF or not knobs.untouched
 
     def __exit__(self, *_: object) -> None:
         self._thread = None
@@ -119,7 +129,7 @@ class UpdateHooks:
                 self._unscale_rates(optimizer)
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if threading.get_ident() != self._thread:
+        if self._only_counts or threading.get_ident() != self._thread:
             return None
         began = time.perf_counter()
         self.before_update_s = self.before_update_s or began
@@ -158,14 +168,16 @@ class UpdateHooks:
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() != self._thread:
             return
-        ended = time.perf_counter()
-        self.optimizer_s += ended - self._began - self._closure_s
-        if self._stashed:
-            self._unscale_rates(optimizer)
         self.updates += 1
         skipped = getattr(optimizer, "found_inf", None)
         if skipped is not None:
             self.skips.append(skipped.detach())
+        if self._only_counts:
+            return
+        ended = time.perf_counter()
+        self.optimizer_s += ended - self._began - self._closure_s
+        if self._stashed:
+            self._unscale_rates(optimizer)
         if self._watcher.looking:
             with out_of_modes(), torch.no_grad():
                 self._watcher.updated(optimizer, _parameters(optimizer), skipped)

@@ -20,7 +20,7 @@ from nbdebug.journal.journal import Journal
 from nbdebug.journal.store import Store
 from nbdebug.records.frames import Frame
 from nbdebug.records.runs import Run
-from tests.journal.made import SERIES, activations, flow
+from tests.journal.made import SERIES, histograms, layer_values
 
 FRAMES_PER_S = 400
 ROUNDS = 5
@@ -95,7 +95,7 @@ def layers(folder: Path) -> None:
     """Every step sampled."""
     names = tuple(f"blocks.{index}.linear" for index in range(50))
     made = [
-        Frame("main", step, 0, frame.scalars, 1, flow(step, names), activations(step, names))
+        Frame("main", step, 0, frame.scalars, 1, layer_values(step, names), histograms(step, names))
         for step, frame in enumerate(frames(4_000), 1)
     ]
     store = Store(folder / "layers.sqlite")
