@@ -348,6 +348,18 @@ class Session:
 
     def _main(self) -> None:
         leave_interrupts_to_the_main_thread()
+        try:
+            self._serve()
+        finally:
+            self.come_to_rest()  # the turn is the process's: whoever waits for it would wait for ever
+        if self._passage.journey is not None:
+            self._end_passage(self._passage.call_off(CLOSED))
+            self.come_to_rest()
+        self._refuse_the_rest()
+        self.loop.cursor.drop_iterator()
+
+    def _serve(self) -> None:
+        """Commands and steps, until closed."""
         while not self._mailbox.closed:
             if self.at_rest or self._mailbox.holds_any:
                 self._heed_commands()
@@ -357,10 +369,6 @@ class Session:
                 self._advance()
             elif self.state is State.REWINDING:
                 self._end_passage(self._passage.go_on())
-        if self._passage.journey is not None:
-            self._end_passage(self._passage.call_off(CLOSED))
-        self._refuse_the_rest()
-        self.loop.cursor.drop_iterator()
 
     def _heed_commands(self) -> None:
         """Carry out what was asked for; at rest, wait for something to be asked."""

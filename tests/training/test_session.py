@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nbdebug import ClosedError, CommandError, Debugger, State, Trainer
+from nbdebug.training.turn import PROCESS_TURN
 from tests.training import zoo
 from tests.training.test_do_no_harm import watched
 
@@ -269,3 +270,16 @@ def test_the_interpreter_exits_cleanly_while_training_runs(attempt: int) -> None
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("moment_s", [0.0, 0.002, 0.005, 0.02, 0.05])
+def test_closing_in_the_middle_of_a_run_gives_the_turn_back(moment_s: float) -> None:
+    for _ in range(4):
+        running = simple()
+        running.start()
+        time.sleep(moment_s)
+        running.close()
+        assert not PROCESS_TURN._taken, "another debugger would wait for ever"
+    other = simple()
+    other.run(steps=3)
+    other.close()
