@@ -203,7 +203,7 @@ class Instruments:
     def end_step(self, timing: Timing, leftover: torch.Tensor | None) -> Measurement | None:
         """Reduce what the probes saw and start bringing it to the host; ``None`` where there is nothing to bring."""
         if not self._probes:
-            self._sampling = False
+            self._sampling, self._awaiting = False, 0
             return None
         unfinished = not self._updates and self._ever_updated
         if self._sampling:
@@ -229,8 +229,8 @@ class Instruments:
 
     def abandon_step(self) -> None:
         """Leave no hook and no tensor behind, whatever happened."""
-        if self._sampling:  # the step broke off, else it would be over
-            for probe in list(self._probes.values()):
+        for probe in list(self._probes.values()):  # of a step that is over, nothing is held but what is awaited
+            if self._sampling or (self._awaiting and probe.name in PARAMETER_SIDE):
                 probe.drop()
         self._sampling = False
 

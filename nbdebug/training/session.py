@@ -244,8 +244,10 @@ class Session:
 
     def come_to_rest(self) -> None:
         """Between two steps, before anything else is done: all is on record, and the turn is given back."""
-        self.stepper.settle()
-        self.turns.let_go()
+        try:
+            self.stepper.settle()
+        finally:
+            self.turns.let_go()  # whatever went wrong: it is the process's, and others wait for it
 
     def _is_busy(self) -> bool:
         return not self.at_rest
@@ -351,7 +353,7 @@ class Session:
         try:
             self._serve()
         finally:
-            self.come_to_rest()  # the turn is the process's: whoever waits for it would wait for ever
+            self.come_to_rest()
         if self._passage.journey is not None:
             self._end_passage(self._passage.call_off(CLOSED))
             self.come_to_rest()

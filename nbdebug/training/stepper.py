@@ -1,7 +1,7 @@
 """One step under observation: a turn, the user's step inside the measure point's hooks, a record. Training thread.
 
-An ordinary step costs some twenty microseconds: a row in the ledger, and the gradient norm where that is affordable.
-What is looked into on sampled steps is the watcher's.
+An ordinary step leaves a row in the ledger, and the gradient norm where that is affordable. What is looked into on
+sampled steps is the watcher's.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Stepper:
                 progress.error = error
                 break
             finally:
-                if progress.sampled:
+                if progress.sampled or self._watcher.looking:
                     self._watcher.abandon_step()
             now = time.perf_counter()
             progress.epoch_over = is_over

@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from nbdebug.probes import reductions
+from nbdebug.probes.gradients import GradientsProbe
 from nbdebug.probes.sample_rows import Pool
-from nbdebug.records.commands import Clip, ClipMode
+from nbdebug.records.commands import Clip, ClipMode, Start
 from nbdebug.records.layers import GradientState
 from nbdebug.records.signals import Series, Signal
 from nbdebug.training.trainer import Trainer
@@ -410,4 +411,30 @@ def test_a_fault_in_what_all_share_ends_watching_and_not_the_run(where: str, mon
     assert len(case.broken) == 1 and "planted" in case.broken[0]
     assert len(case.recorder.series(Signal.LOSS, split="train")) == 4
     assert not any(module._forward_hooks for module in model.modules())
+    case.session.close()
+
+
+def test_a_step_that_breaks_off_while_an_update_is_awaited_leaves_no_tensor() -> None:
+    torch.manual_seed(0)
+    model, taken = mlp(), []
+
+    def step(model: nn.Module, batch: Any, loss_fn: Any, optimizer: Any) -> torch.Tensor:
+        taken.append(1)
+        loss = loss_fn(model(batch[0]), batch[1])
+        loss.backward()
+        if len(taken) in (1, 3):
+            optimizer.step()
+        if len(taken) == 3:
+            raise ValueError("planted, after the update")
+        return loss
+
+    trainer = Trainer(torch.optim.SGD(model.parameters(), 0.1), F.cross_entropy, data(model), step=step)
+    case = watched(model, trainer)
+    case.run(2)
+    case.governor.budget, case.governor._is_first = 1e-9, False
+    case.session.post(Start(None, 1)).wait()
+    case.session.wait(lambda _: case.session.at_rest, 60)
+    assert case.session.failure is not None
+    probe = case.instruments._probes["gradients"]
+    assert isinstance(probe, GradientsProbe) and not probe._batches
     case.session.close()

@@ -283,3 +283,15 @@ def test_closing_in_the_middle_of_a_run_gives_the_turn_back(moment_s: float) -> 
     other = simple()
     other.run(steps=3)
     other.close()
+
+
+def test_the_turn_is_given_back_even_where_recording_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = simple()
+    broken.run(steps=2)
+    broken._session.turns.hold()
+    monkeypatch.setattr(broken._session.stepper, "settle", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        broken._session.come_to_rest()
+    assert not PROCESS_TURN._taken
+    monkeypatch.undo()
+    broken.close()
