@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbdebug.journal.record_types import refuse_wrong_types
-from nbdebug.records import commands, comparison, findings, layers, manifest, runs, signals, snapshots, view
+from nbdebug.records import commands, comparison, findings, layers, manifest, runs, signals, snapshots, stops, view
 
 RECORDS: dict[str, type[Any]] = {
     record.__name__: record
@@ -30,13 +30,14 @@ RECORDS: dict[str, type[Any]] = {
         *(commands.Clip, commands.Changes, commands.Outcome, comparison.Comparison, comparison.SeriesComparison),
         *(findings.Finding, layers.LayerValues, layers.Unseen, manifest.Manifest, runs.Intervention, runs.Mark),
         *(runs.Run, signals.Series, snapshots.SnapshotInfo, view.Points),
+        *(stops.CodeLine, stops.Range, stops.Origin),
     )
 }
 ENUMS: dict[str, type[Enum]] = {
     enum.__name__: enum
     for enum in (
         *(commands.ClipMode, commands.InitScheme, commands.StartPoint, comparison.Verdict, findings.Cause),
-        *(findings.Severity, runs.RunKind, signals.Split, signals.Signal, snapshots.Reason),
+        *(findings.Severity, runs.RunKind, signals.Split, signals.Signal, snapshots.Reason, stops.Phase),
     )
 }
 ARRAY_KINDS = "biuf"

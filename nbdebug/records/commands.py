@@ -125,6 +125,39 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Skip:
+    """Leave out the batch at hand, as if the loader had never given it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddBreakpoint:
+    """Stop when a ``condition`` holds, or, without one, once after ``step`` steps or ``epoch`` epochs.
+
+    ``severity`` stops on a finding at least as severe.
+    """
+
+    condition: str = ""
+    step: int | None = None
+    epoch: int | None = None
+    severity: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EditBreakpoint:
+    """Enable or disable a breakpoint."""
+
+    number: int
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveBreakpoint:
+    """Take a breakpoint away."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the run at the next safe point; the model keeps its weights."""
 
@@ -265,6 +298,10 @@ Command = (
     | DeleteRun
     | Watch
     | Compare
+    | Skip
+    | AddBreakpoint
+    | EditBreakpoint
+    | RemoveBreakpoint
 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from nbdebug.records.stops import Origin
+
 
 class Severity(StrEnum):
     """How much a finding matters: told for completeness, worth a look, or the run is broken."""
@@ -18,6 +20,10 @@ class Cause(StrEnum):
     """Why a finding was made."""
 
     NAN_LOSS = "nan_loss"
+    NUMERICAL_INSTABILITY = "numerical_instability"
+    HALF_PRECISION_OVERFLOW = "half_precision_overflow"
+    NAN_IN_DATA = "nan_in_data"
+    BREAKPOINT_DISABLED = "breakpoint_disabled"
     EVAL_MODE_IN_TRAINING = "eval_mode_in_training"
     MODEL_EDITED = "model_edited"
     USER_ERROR = "user_error"
@@ -29,7 +35,10 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A cause, found at a step of a run, with the evidence in words; ``detail`` may hold a traceback."""
+    """A cause, found at a step of a run, with the evidence in words; ``detail`` may hold a traceback.
+
+    ``origin`` says where a value that is not finite came from.
+    """
 
     cause: Cause
     severity: Severity
@@ -38,3 +47,4 @@ class Finding:
     title: str
     why: str
     detail: str = ""
+    origin: Origin | None = None

@@ -17,6 +17,7 @@ from nbdebug.records.runs import Mark, Run
 from nbdebug.records.signals import Signal
 from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.status import KnobStates, Status
+from nbdebug.records.stops import Breakpoint, Stop
 
 if TYPE_CHECKING:
     from nbdebug.records.comparison import Comparison
@@ -120,6 +121,7 @@ class View:
     """Everything on the dashboard at one moment. ``status.run`` is the run that the model's weights belong to.
 
     ``comparison`` is the latest one made; ``stored`` says that this is a journal from disk, which nothing can change.
+    ``stop`` is where training stands within a step, if it does.
     """
 
     status: Status
@@ -134,3 +136,5 @@ class View:
     comparison: Comparison | None = None
     stored: bool = False
     cost: Cost | None = None
+    breakpoints: tuple[Breakpoint, ...] = ()
+    stop: Stop | None = None
