@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from nbdebug import debugger_manifest, debugger_places, debugger_probes
 from nbdebug.dashboard.dashboard import Dashboard
 from nbdebug.debugger_steering import Steering
+from nbdebug.debugger_stops import Current, Investigator, Stopping, reader_of_conditions
 from nbdebug.journal.history import History
 from nbdebug.journal.journal import Journal
 from nbdebug.probes import presets
@@ -37,15 +38,7 @@ from nbdebug.training.trainer import Trainer
 LOG = logging.getLogger("nbdebug")
 
 
-@dataclass(frozen=True)
-class Current:
-    """What the latest step worked on: its number, and the batch as the model got it."""
-
-    step: int
-    batch: Any
-
-
-class Debugger(Steering):
+class Debugger(Steering, Stopping):
     """A debugger for one training run: displays as a live dashboard, and does all of it by method too.
 
     Training runs on a thread of its own; all methods may be called from any other thread. Changes are applied between
@@ -98,9 +91,13 @@ class Debugger(Steering):
         self._instruments = Instruments(
             self._report_broken_probe, debugger_probes.module_probes, probes=probes, layers=layers
         )
-        session = Session(model, trainer, written, self._instruments, self._governor, shelf, describe)
+        understand = reader_of_conditions(model, trainer)
+        session = Session(
+            model, trainer, written, self._instruments, self._governor, shelf, describe, Investigator(), understand
+        )
         super().__init__(model, session, written)
         self._journal.begin_run(self._session.timeline.runs[self._session.timeline.current])
+        self.current = Current(session)
         self._init_layers = redrawable(model)
         self._dashboard = Dashboard(self._view, self._post)
         self.history = History(self._journal, lambda: self._session.timeline.current)
@@ -120,12 +117,6 @@ class Debugger(Steering):
     def status(self) -> Status:
         """State, progress, speed and what watching costs."""
         return self._session.status()
-
-    @property
-    def current(self) -> Current:
-        """What the latest step worked on; after an error, the batch that raised it."""
-        loop = self._session.loop
-        return Current(loop.step, loop.batch)
 
     @property
     def cost(self) -> Cost:
@@ -211,6 +202,8 @@ class Debugger(Steering):
             snapshots=self._journal.snapshots,
             comparison=next(reversed(self._journal.comparisons), None),
             cost=self.cost,
+            breakpoints=self._session.breaks.told,
+            stop=self._session.halts.stop,
         )
 
     def _knob_states(self) -> KnobStates:

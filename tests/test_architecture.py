@@ -41,6 +41,7 @@ TABLE = {
     "journal": row("records", "numpy sqlite3"),
     "checks": row("records", "numpy"),
     "checks.preflight": row("records checks training probes tools", "numpy torch"),
+    "breakpoints": row("records", "numpy"),
     "tools": row("records training probes", "torch numpy"),
     "dashboard": row("records", "plotly ipywidgets anywidget numpy"),
     "adapters": row("records training", "torch"),

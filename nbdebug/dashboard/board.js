@@ -17,10 +17,10 @@ class Findings {
     this.cards.replaceChildren(...(known.size ? known.values() : [h("p", { class: "nbd-calm" }, "Nothing to report.")]));
   }
 
-  card({ severity, title, why, detail, where }) {
+  card({ severity, title, why, detail, where, origin }) {
     return h("article", { class: `nbd-card nbd-${severity}` },
       h("div", { class: "nbd-card-head" }, h("b", {}, title), h("span", { class: "nbd-severity" }, severity)),
-      h("p", {}, why), h("p", { class: "nbd-where" }, where),
+      h("p", {}, why), h("p", { class: "nbd-where" }, where), origin ? originNode(origin) : null,
       detail ? h("details", {}, h("summary", {}, "Detail"), h("pre", { tabindex: "0" }, detail)) : null);
   }
 }
@@ -38,6 +38,8 @@ class Board {
     this.choice = new Choice((what) => { if (!this.closed) this.send("focus", what); }, () => this.follow(), () => Boolean(this.closed));
     this.bar = new RunBar(command, (step) => this.charts.loss.pointAt(step));
     this.controls = new Controls(command);
+    this.breakpoints = new Breakpoints(command);
+    this.batch = new Batch();
     this.findings = new Findings();
     this.runs = new Runs(command, (run, drawn) => { if (!this.closed) this.send("overlay", { run, drawn }); });
     this.snapshots = new Snapshots(command);
@@ -48,23 +50,29 @@ class Board {
     this.kinds = [new Pick("Distributions of", kind, "nbd-heading"), new Pick("Story of", kind)];
     this.quantities = new Pick("Over time", (quantity) => this.choice.send({ quantity }), "nbd-heading");
     this.log = h("input", { type: "checkbox", onchange: () => { this.logChosen = true; this.charts.loss.dirty = true; this.schedule(); } });
+    const losses = h("span", { class: "nbd-tools" }, h("label", { class: "nbd-switch" }, "log", this.log));
     this.charts = {
-      loss: new Chart("loss", h("label", { class: "nbd-switch" }, "log", this.log)),
+      loss: new Chart("loss", losses),
       gradient_flow: new Bars("gradient_flow", this.choice),
       distributions: new Ridges("distributions", this.choice, this.kinds[0]),
       over_time: new Lines("over_time", this.choice, this.quantities),
       story: new Chart("story", this.kinds[1].node),
       verdict: new Chart("verdict"),
     };
+    const add = (condition) => this.breakpoints.add(condition);
+    this.aims = [new LossAim(this.charts.loss, "Break at a loss", add), new LayersAim(this.charts.over_time, "Break at a value of layers", add)];
+    losses.prepend(this.aims[0].button);
+    this.charts.over_time.node.firstElementChild.append(this.aims[1].button);
     this.charts.loss.adjust = (_, layout) => this.adjustLoss(layout);
     this.layered = ["gradient_flow", "distributions", "over_time"].map((name) => this.charts[name]);
     this.sinks = { ...this.charts, layers: this.table };
     this.verdict = new Verdict(this.charts.verdict);
-    this.tabs = new Tabs("Layers and runs", [
+    this.tabs = new Tabs("Layers, runs and batch", [
       { name: "layers", title: "Layers", panel: h("div", { class: "nbd-layers-tab" }, this.table.node, this.charts.story.node) },
       { name: "runs", title: "Runs", panel: h("div", { class: "nbd-runs-tab" }, this.runs.node, this.verdict.node) },
+      { name: "batch", title: "Batch", panel: this.batch.node },
     ], (tab) => this.openTab(tab));
-    this.root = h("div", { class: "nbd", onkeydown: (event) => this.key(event) }, this.grid = h("div", { class: "nbd-grid" }, this.bar.node, this.controls.node,
+    this.root = h("div", { class: "nbd", onkeydown: (event) => this.key(event) }, this.grid = h("div", { class: "nbd-grid" }, this.bar.node, h("div", { class: "nbd-left" }, this.controls.node, this.breakpoints.node),
       this.place.node, this.charts.loss.node, this.charts.gradient_flow.node, this.charts.distributions.node, this.charts.over_time.node,
       this.findings.node, this.tabs.node));
     this.switchCharts();
@@ -201,6 +209,8 @@ class Board {
     if (changed.has("rewind")) this.bar.rewind.update(this.parts.get("rewind"));
     if (changed.has("controls")) this.controls.update(this.parts.get("controls"));
     if (changed.has("outcome")) this.controls.report(this.parts.get("outcome"));
+    if (changed.has("breakpoints")) this.breakpoints.update(this.parts.get("breakpoints"));
+    if (changed.has("batch")) this.batch.update(this.parts.get("batch"));
     if (changed.has("findings")) this.findings.update(this.parts.get("findings"));
     if (changed.has("runs") && this.parts.has("runs")) this.runs.update(this.parts.get("runs"), this.closed);
     if ((changed.has("snapshots") || changed.has("runs")) && this.parts.has("runs")) this.snapshots.update(this.parts.get("snapshots"), this.parts.get("runs"), this.closed);
@@ -270,6 +280,8 @@ class Board {
   sayClosed() {
     this.bar.close(this.closed);
     this.controls.close(this.closed);
+    this.breakpoints.close(this.closed);
+    for (const aim of this.aims) aim.close(this.closed);
     this.place.update(this.closed);
     for (const pick of [...this.kinds, this.quantities]) pick.close(true);
     this.root.classList.add("nbd-closed");
@@ -279,6 +291,8 @@ class Board {
     this.closed = "";
     this.bar.close("");
     this.controls.close("");
+    this.breakpoints.close("");
+    for (const aim of this.aims) aim.close("");
     for (const pick of [...this.kinds, this.quantities]) pick.close(false);
     this.root.classList.remove("nbd-closed");
     this.changed = new Set(this.parts.keys());

@@ -30,9 +30,13 @@ _SCRIPTS = (  # one module together
     "board_runs.js",
     "board_layers.js",
     "board_table.js",
+    "board_aim.js",
+    "board_stops.js",
+    "board_origin.js",
+    "board_batch.js",
     "board.js",
 )
-_STYLES = ("board.css", "board_layers.css")
+_STYLES = ("board.css", "board_layers.css", "board_stops.css")
 
 
 @cache

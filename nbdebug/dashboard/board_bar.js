@@ -153,14 +153,15 @@ class RunBar {
     this.activity = h("div", { class: "nbd-activity", hidden: true }, this.doing, this.share, this.cancel);
     this.notice = h("div", { class: "nbd-message nbd-notice", role: "status" });
     this.message = h("div", { class: "nbd-message", role: "status" });
+    this.stopped = new StopLine(command);
     this.node = h("section", { class: "nbd-bar", "aria-label": "Run" },
       this.fields = h("fieldset", { class: "nbd-buttons" }, this.toggle, this.step, this.epoch, this.stop),
       this.time = h("div", { class: "nbd-time" }, this.rewind.node, this.progress),
       h("div", { class: "nbd-pills" }, this.word, this.pills, this.watching.node, this.model),
-      this.strip = h("div", { class: "nbd-strip" }, this.activity, this.notice, this.message, this.quiet = h("div", { class: "nbd-quiet" })));
+      this.strip = h("div", { class: "nbd-strip" }, this.activity, this.stopped.node, this.notice, this.message, this.quiet = h("div", { class: "nbd-quiet" })));
   }
 
-  update({ buttons, progress, pills, state, message, notice, activity, model, colour, stored }) {
+  update({ buttons, progress, pills, state, message, notice, activity, model, colour, stored, stop }) {
     setText(this.label, buttons.toggle.label);
     setText(this.icon, buttons.toggle.label === "Pause" ? "❚❚ " : "▶ ");
     this.toggle.disabled = !buttons.toggle.enabled;
@@ -179,8 +180,9 @@ class RunBar {
     setText(this.message, message);
     this.message.dataset.state = state;
     this.applyActivity(activity);
+    this.stopped.update(stop);
     setText(this.quiet, progress.text); // so that the line is there already when something comes to be said in it
-    this.quiet.hidden = Boolean(activity || notice || message);
+    this.quiet.hidden = Boolean(activity || notice || message || stop);
     this.strip.hidden = stored && !this.quiet.hidden;
   }
 
@@ -205,6 +207,7 @@ class RunBar {
   close(reason) {
     this.fields.disabled = this.cancel.disabled = Boolean(reason);
     this.rewind.close(reason);
+    this.stopped.close(reason);
     if (!reason) return;
     setText(this.word, "closed");
     this.word.dataset.state = "closed";

@@ -58,6 +58,8 @@ class Chart {
 
   adjust() {} // what only the browser knows: sizes, and what is picked
 
+  drawn() {} // the plot has its axes, for what lies over it
+
   async draw(plotly, colours) {
     this.dirty = false;
     setText(this.title, this.said.title);
@@ -69,7 +71,7 @@ class Chart {
     const drawable = Boolean(plotly && this.figure && !this.said.empty);
     setText(this.hint, this.said.empty || (drawable ? "" : "loading the charts …"));
     this.plot.style.visibility = drawable ? "visible" : "hidden";
-    if (!drawable) return;
+    if (!drawable) { this.drawn(); return; }
     this.coloured ??= colours.apply(this.figure);
     const patch = colours.apply(this.patch ?? {});
     const layout = merge(this.coloured.layout, patch.layout);
@@ -78,6 +80,8 @@ class Chart {
     const traces = this.coloured.data.map((trace) => ({ ...trace, ...patch.traces?.[trace.name], ...this.arrays.get(trace.name) }));
     const data = this.adjust(traces, layout, colours) ?? traces;
     await plotly.react(this.plot, data, layout, { displayModeBar: false, doubleClick: "reset", scrollZoom: false });
+    if (!this.zoomed && this.plot.on) { this.zoomed = true; this.plot.on("plotly_relayout", () => this.drawn()); }
+    this.drawn();
     this.pointAt(this.cursorStep);
   }
 

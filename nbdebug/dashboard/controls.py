@@ -11,7 +11,7 @@ from typing import Any
 
 from nbdebug.dashboard import ability, tree, words
 from nbdebug.dashboard.figures.panel import Json
-from nbdebug.records.commands import Clip, ClipMode, InitScheme, StartPoint
+from nbdebug.records.commands import AddBreakpoint, Clip, ClipMode, InitScheme, StartPoint
 from nbdebug.records.status import KnobStates, State, Status
 from nbdebug.records.view import View
 
@@ -66,12 +66,12 @@ def _rerun(view: View) -> Json:
 
 
 def outcome(view: View) -> Json:
-    """The last command's outcome in words, and whether it was refused."""
+    """The last command's outcome in words, and whether it was refused; of a condition only the first line."""
     if not view.outcomes:
         return None
     last = view.outcomes[-1]
     return {
-        "text": last.text,
+        "text": last.text.partition("\n")[0].rstrip(":") if isinstance(last.command, AddBreakpoint) else last.text,
         "ok": last.ok,
         "where": f"{tree.shown(view, last.run)}, step {words.count(last.step)}",
         "count": len(view.outcomes),

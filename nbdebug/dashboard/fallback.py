@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbdebug.dashboard import ability, rewind, runbar, words
+from nbdebug.dashboard import ability, breakpoints, rewind, runbar, words
 from nbdebug.dashboard.figures import gradient_flow, loss
 from nbdebug.dashboard.figures.distributions import DistributionsPanel
 from nbdebug.dashboard.figures.over_time import OverTimePanel
@@ -23,6 +23,8 @@ def text(view: View) -> str:
         + shown(view, status.run)
     ]
     lines += [line for line in (status.message, ability.place(view), _activity(view)) if line]
+    if view.stop is not None:
+        lines.append(breakpoints.sentence(view.stop))
     if knobs.groups or not view.stored:
         rates = ", ".join(f"{group.name} {words.rate(group.in_force)}".strip() for group in knobs.groups)
         clip = "off" if knobs.clip.mode is ClipMode.OFF else f"{knobs.clip.mode} {knobs.clip.threshold:g}"

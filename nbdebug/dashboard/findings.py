@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from nbdebug.dashboard import words
+from nbdebug.dashboard import origin, words
 from nbdebug.dashboard.figures.panel import Json
 from nbdebug.records.findings import Finding, Severity
 
@@ -40,4 +40,5 @@ def _card(finding: Finding, titles: Mapping[str, str]) -> Json:
         "why": finding.why,
         "detail": detail,
         "where": f"{titles.get(finding.run, finding.run)}, step {words.count(finding.step)}",
+        "origin": origin.state(finding.origin),
     }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from nbdebug.records.commands import (
+    AddBreakpoint,
     Changes,
     Checkout,
     Clip,
@@ -15,14 +16,17 @@ from nbdebug.records.commands import (
     Compare,
     DeleteRun,
     DropSnapshot,
+    EditBreakpoint,
     EditRun,
     InitScheme,
     Pause,
     Reinitialize,
+    RemoveBreakpoint,
     Rerun,
     Resume,
     Rewind,
     SetKnobs,
+    Skip,
     Start,
     StartPoint,
     Step,
@@ -39,6 +43,8 @@ LARGEST_STEP = 10**12
 LONGEST_TITLE = 200
 LONGEST_NOTE = 2_000
 LONGEST_NAME = 1_000
+LONGEST_CONDITION = 1_000
+MOST_BREAKPOINTS = 10**9
 FEWEST_SEEDS = 3
 MOST_SEEDS = 12
 
@@ -154,6 +160,17 @@ def _edit_run(message: Mapping[Any, Any]) -> Command:
     return EditRun(_name(message, "run"), title, note, pinned)
 
 
+def _add_breakpoint(message: Mapping[Any, Any]) -> Command:
+    condition = _text(message, "condition", LONGEST_CONDITION).strip()
+    if not condition:
+        raise GarbledError("no condition named")
+    return AddBreakpoint(condition)
+
+
+def _breakpoint(message: Mapping[Any, Any]) -> int:
+    return _whole(message, "number", 1, MOST_BREAKPOINTS)
+
+
 _MAKERS: Mapping[str, Callable[[Mapping[Any, Any]], Command]] = {
     "run": lambda _: Start(),
     "pause": lambda _: Pause(),
@@ -161,6 +178,10 @@ _MAKERS: Mapping[str, Callable[[Mapping[Any, Any]], Command]] = {
     "step": lambda _: Step(),
     "epoch": lambda _: Start(epochs=1),
     "stop": lambda _: Stop(),
+    "skip": lambda _: Skip(),
+    "add_breakpoint": _add_breakpoint,
+    "edit_breakpoint": lambda message: EditBreakpoint(_breakpoint(message), _flag(message, "enabled")),
+    "remove_breakpoint": lambda message: RemoveBreakpoint(_breakpoint(message)),
     "set_lr": _set_lr,
     "set_clip": _set_clip,
     "set_dropout": _set_dropout,

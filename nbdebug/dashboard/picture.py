@@ -16,7 +16,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import plotly.graph_objects as go
 
-from nbdebug.dashboard import controls, cost, findings, rewind, runbar, runs, snapshots, theme, verdict
+from nbdebug.dashboard import (
+    batch,
+    breakpoints,
+    controls,
+    cost,
+    findings,
+    rewind,
+    runbar,
+    runs,
+    snapshots,
+    theme,
+    verdict,
+)
 from nbdebug.dashboard.figures.distributions import DistributionsPanel
 from nbdebug.dashboard.figures.gradient_flow import GradientFlowPanel
 from nbdebug.dashboard.figures.loss import Loss
@@ -95,6 +107,8 @@ class Painter:
         self._encoded: dict[str, dict[Key, tuple[Array, Values]]] = {}
         self._listed: tuple[tuple[object, ...], Json] = ((), None)
         self._failed: dict[str, Finding] = {}
+        self._answers = breakpoints.Answers()
+        self._batch: tuple[tuple[object, ...], Json] = ((None,), batch.state(None))
 
     def paint(self, view: View, *, whole: bool = False) -> Picture:
         """The picture of a view. About a millisecond; a panel whose structure changed costs some 10 ms more.
@@ -120,6 +134,8 @@ class Painter:
             ("cost",): cost.state(view),
             ("focus",): self._lens.state(view),
             ("scope",): self._scoped(view),
+            ("breakpoints",): breakpoints.state(view, self._answers.latest(view)),
+            ("batch",): self._batched(view, whole),
         }
         return picture
 
@@ -129,6 +145,15 @@ class Painter:
         if not _same(self._listed[0], inputs):
             self._listed = (inputs, snapshots.state(view))
         return self._listed[1]
+
+    def _batched(self, view: View, whole: bool) -> Json:
+        """Pictures are large and stay as long as the stop does; nobody is sent them who does not look."""
+        inputs = (view.stop,)
+        if not _same(self._batch[0], inputs):
+            if not (whole or self._lens.shows(batch.BATCH_TAB)):
+                return {"hint": batch.WAITING} if view.stop is not None else batch.state(None)
+            self._batch = (inputs, batch.state(view.stop))
+        return self._batch[1]
 
     def _scoped(self, view: View) -> Json:
         """The rows at the present place in the tree; for the browser, in the order of the table."""

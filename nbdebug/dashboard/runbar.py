@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from nbdebug.dashboard import ability, rewind, tree, words
+from nbdebug.dashboard import ability, breakpoints, rewind, tree, words
 from nbdebug.dashboard.figures.panel import Json
 from nbdebug.dashboard.tree import Legend
 from nbdebug.records.status import State, Status
@@ -29,6 +29,7 @@ def state(view: View, legend: Legend | None = None) -> Json:
     status = view.status
     if status.stepping:  # one step is no reason to turn Resume into Pause under the person's finger
         status = replace(status, state=State.PAUSED)
+    stop = breakpoints.stop(view)
     tones = (legend or Legend()).tones(view.runs)
     return {
         "buttons": _buttons(status, ability.blocked(view)),
@@ -36,13 +37,20 @@ def state(view: View, legend: Legend | None = None) -> Json:
         "pills": _pills(status, view.stored),
         "watching": words.percent(status.watching) if status.step and not view.stored else "",
         "state": "from disk" if view.stored else word(status),
-        "message": status.message if status.state in (State.PAUSED, State.FAILED) else "",
+        "message": _message(status, stop is not None),
+        "stop": stop,
         "notice": rewind.notice(view),
         "activity": rewind.activity(view),
         "model": "" if view.stored else tree.shown(view, status.run),
         "colour": tones.get(status.run, "mute"),
         "stored": view.stored,
     }
+
+
+def _message(status: Status, stopped: bool) -> str:
+    """Why training is not running, unless a stop says so already."""
+    told = status.state is State.FAILED or (status.state is State.PAUSED and not stopped)
+    return status.message if told else ""
 
 
 def finished(status: Status) -> bool:

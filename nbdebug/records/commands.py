@@ -130,8 +130,13 @@ class Skip:
 
 
 @dataclass(frozen=True, slots=True)
+class PostMortem:
+    """After an error in a step: put the model to before it, its batch at hand."""
+
+
+@dataclass(frozen=True, slots=True)
 class AddBreakpoint:
-    """Stop when a ``condition`` holds, or, without one, once after ``step`` steps or ``epoch`` epochs.
+    """Stop when a ``condition`` holds, or in the given ``step``, before its update, or at the end of an ``epoch``.
 
     ``severity`` stops on a finding at least as severe.
     """
@@ -299,6 +304,7 @@ Command = (
     | Watch
     | Compare
     | Skip
+    | PostMortem
     | AddBreakpoint
     | EditBreakpoint
     | RemoveBreakpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nbdebug.records.commands import Reinitialize, SetKnobs
+from nbdebug.records.commands import Reinitialize, SetKnobs, Skip
 
 
 class RunKind(StrEnum):
@@ -65,7 +65,7 @@ class OutsideEdit:
     what: str
 
 
-Change = SetKnobs | Reinitialize | Reseed | OutsideEdit
+Change = SetKnobs | Reinitialize | Skip | Reseed | OutsideEdit
 
 
 @dataclass(frozen=True, slots=True)

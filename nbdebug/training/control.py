@@ -9,19 +9,24 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nbdebug.records.commands import (
+    AddBreakpoint,
     Checkout,
     Command,
     DeleteRun,
     DropSnapshot,
+    EditBreakpoint,
     EditRun,
     Outcome,
     Pause,
+    PostMortem,
     Reinitialize,
+    RemoveBreakpoint,
     Replicate,
     Rerun,
     Resume,
     Rewind,
     SetKnobs,
+    Skip,
     Start,
     Step,
     Stop,
@@ -38,7 +43,10 @@ if TYPE_CHECKING:
     from nbdebug.training.session import Session
 
 
-UNCONCERNED = (Pause, Stop, EditRun, DeleteRun, DropSnapshot, Watch)  # whatever was done to the model meanwhile
+UNCONCERNED = (  # whatever was done to the model meanwhile
+    *(Pause, Stop, EditRun, DeleteRun, DropSnapshot, Watch),
+    *(AddBreakpoint, EditBreakpoint, RemoveBreakpoint, PostMortem),
+)
 
 
 class Controller:
@@ -52,7 +60,8 @@ class Controller:
     def apply(self, command: Command) -> Outcome | None:
         """Carry a command out, or refuse it; never raises. ``None`` when a journey has begun and will settle it."""
         course, self._made = self._session.course, ""
-        looks = self._session.at_rest and not isinstance(command, UNCONCERNED)
+        leaves_it = isinstance(command, Skip) and self._session.state is State.FAILED  # goes back to before it
+        looks = self._session.at_rest and not isinstance(command, UNCONCERNED) and not leaves_it
         try:
             if looks:
                 course.notice_edits()
@@ -109,6 +118,18 @@ class Controller:
                 return self._delete_run(command)
             case Watch():
                 return self._session.lookout.watch(command)
+            case Skip():
+                return self._skip()
+            case PostMortem():
+                return self._session.halts.post_mortem()
+            case AddBreakpoint():
+                return self._add_breakpoint(command)
+            case EditBreakpoint(number, enabled):
+                self._session.breaks.enable(number, enabled)
+                return f"breakpoint {number} {'enabled' if enabled else 'disabled'}"
+            case RemoveBreakpoint(number):
+                self._session.breaks.remove(number)
+                return f"breakpoint {number} removed"
             case _:
                 raise CommandError(f"{type(command).__name__} is nothing that a session does")
 
@@ -161,6 +182,17 @@ class Controller:
         session.set_goal(None, None)
         session.become(State.IDLE, "stopped")
         return "stopped"
+
+    def _skip(self) -> str | None:
+        if not self._session.at_rest:
+            raise CommandError("training is running: it has to stand at a stop for a batch to be left out")
+        return self._session.halts.skip()
+
+    def _add_breakpoint(self, command: AddBreakpoint) -> str:
+        made = self._session.breaks.add(command)
+        self._made = str(made.number)
+        when = "before the update" if made.before_update else "after the step"
+        return f"breakpoint {made.number}: {made.text}, {when}"
 
     def _set(self, command: SetKnobs) -> str:
         session = self._session

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nbdebug.records.commands import Changes, Reinitialize, SetKnobs
+from nbdebug.records.commands import Changes, Reinitialize, SetKnobs, Skip
 from nbdebug.records.errors import CommandError
 from nbdebug.records.findings import Cause, Severity
 from nbdebug.records.manifest import Manifest
@@ -148,6 +148,8 @@ class Course:
 
     def _notice_seed(self, seed: int, state: RandomState) -> None:
         self.adopted = None
+        with self._session.turns:
+            self._session.loop.cursor.let_go()
         if self.timeline.behind:
             self.branch(f"seed {seed}")
         self._record(Reseed(seed), state)
@@ -203,6 +205,8 @@ class Course:
                     session.random.take_over(random)
                 else:
                     self.reseed(seed)
+            case Skip():
+                session.leave_out_a_batch()
             case OutsideEdit(what):
                 raise CommandError(f"{what} after step {made.step:,}, which can't be done again")
 
@@ -264,8 +268,8 @@ class Course:
             text = f"{why}. Training goes on; going back may take longer, or be refused."
             self._session.find(Cause.SNAPSHOTS, Severity.WARNING, "A snapshot could not be kept", text)
 
-    def way_to(self, place: Place) -> Kept:
-        """The snapshot from which a place is reached.
+    def way_to(self, place: Place, wanted: Callable[[Kept], bool] | None = None) -> Kept:
+        """The snapshot from which a place is reached, of those that are ``wanted``.
 
         Raises:
             CommandError: there is none any more.
@@ -273,7 +277,7 @@ class Course:
         if not self.timeline.started:
             raise CommandError("nothing to go back to yet: no step has been taken")
         legs = self.timeline.lineage(place)
-        kept = self.shelf.nearest(legs)
+        kept = self.shelf.nearest(legs, wanted)
         if kept is None:
             raise CommandError(f"step {place.step:,} can't be gone back to: no snapshot before it could be kept")
         if kept.state is not None and kept.state.modules.lazy:

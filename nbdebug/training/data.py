@@ -40,6 +40,16 @@ class DataPosition:
     states: tuple[Any, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A batch that was fetched and not yet taken, the place before it, and what random states its fetching left."""
+
+    batch: Any
+    position: DataPosition
+    random: RandomState
+    generators: tuple[Any, ...]
+
+
 class DataCursor:
     """Goes through the training loader, epoch after epoch, and knows where it is.
 
@@ -57,18 +67,64 @@ class DataCursor:
         self._stateful = [part for loader in (train_loader, val_loader) for part in _stateful_parts(loader)]
         self._iterator: Iterator[Any] | None = None
         self._ahead: list[Any] = []
+        self._held: Held | None = None
         self._epoch_random: RandomState | None = None
         self._epoch_generators: tuple[Any, ...] = ()
         self._epoch_states: tuple[Any, ...] = ()
 
     def take(self) -> Any:
         """The next batch, or :data:`END` when the epoch is over."""
+        if self._held is not None:
+            return self._take_held(self._held)
         taken = self._ahead.pop() if self._ahead else next(self._running(), END)
         if taken is END and self.batch == 0:
             raise ConfigurationError("train_loader is empty: it yielded no batch, so there is nothing to train on")
         if taken is not END:
             self.batch += 1
         return taken
+
+    @property
+    def held(self) -> Held | None:
+        """The batch at hand, if :meth:`hold` fetched one."""
+        return self._held
+
+    def hold(self) -> Held | None:
+        """Fetch the next batch without going on to it: all is as before, and :meth:`take` gives it, as it would have.
+
+        ``None`` when the epoch is over.
+        """
+        if self._held is None:
+            position, random = self.position(), RandomState.capture()
+            batch = self.take()
+            if batch is END:
+                self._ahead.append(END)
+                return None
+            self._held = Held(batch, position, RandomState.capture(), self.generator_states())
+            self.batch -= 1
+            self.set_generators(position.generators)
+            random.restore()
+        return self._held
+
+    def hold_again(self, batch: Any) -> None:
+        """Hold the batch that was taken last, with the random states of now: it will be the next one once more."""
+        self.batch -= 1
+        self._held = Held(batch, self.position(), RandomState.capture(), self.generator_states())
+
+    def _take_held(self, held: Held) -> Any:
+        self._held = None
+        self.put_random_states_of(held)
+        self.batch += 1
+        return held.batch
+
+    def put_random_states_of(self, held: Held) -> None:
+        """Random states as they are right after a held batch was fetched."""
+        held.random.restore()
+        self.set_generators(held.generators)
+
+    def let_go(self) -> None:
+        """Hold no batch any more: it will be fetched anew, with the random states of then."""
+        if self._held is not None:
+            self.restore(self._held.position)
 
     def at_end(self) -> bool:
         """Whether the epoch is over; looks one batch ahead only where the loader's length says that it is."""
@@ -86,15 +142,18 @@ class DataCursor:
         """Before the first batch of an epoch."""
         self.batch = 0
         self._iterator = None
+        self._held = None
         self._ahead.clear()
 
     def position(self) -> DataPosition:
         """Where we are, to come back to."""
+        if self._held is not None:
+            return self._held.position
         return DataPosition(
             self.batch,
             self._epoch_random,
             self._epoch_generators,
-            self._generator_states(),
+            self.generator_states(),
             self._epoch_states,
             self._states(),
         )
@@ -106,27 +165,27 @@ class DataCursor:
         if position.batch and position.epoch_random is not None:
             with preserved():
                 position.epoch_random.restore()
-                self._set_generators(position.epoch_generators)
+                self.set_generators(position.epoch_generators)
                 self._set_states(position.epoch_states)
                 for _ in range(position.batch):
                     self.take()
         else:
             self._set_states(position.states)
-        self._set_generators(position.generators)
+        self.set_generators(position.generators)
 
     def reshuffle(self, seed: int) -> None:
         """Draw what is left of the epoch, and all after it, from other random numbers; torch's are seeded already."""
         for index, source in enumerate(self._sources):
             _seed(source, seed + index + 1)
         self.restore(
-            replace(self.position(), epoch_random=RandomState.capture(), epoch_generators=self._generator_states())
+            replace(self.position(), epoch_random=RandomState.capture(), epoch_generators=self.generator_states())
         )
 
     def _running(self) -> Iterator[Any]:
         """The iterator of the present epoch; a new one notes how the random states were before it drew."""
         if self._iterator is None:
             self._epoch_random = RandomState.capture()
-            self._epoch_generators = self._generator_states()
+            self._epoch_generators = self.generator_states()
             self._epoch_states = self._states()
             self._iterator = iter(self._loader)
         return self._iterator
@@ -138,10 +197,12 @@ class DataCursor:
         for part, state in zip(self._stateful, states, strict=False):
             part.load_state_dict(copy.deepcopy(state))
 
-    def _generator_states(self) -> tuple[Any, ...]:
+    def generator_states(self) -> tuple[Any, ...]:
+        """The states of the generators that loaders and modules hold."""
         return tuple(generator_state(source) for source in self._sources)
 
-    def _set_generators(self, states: tuple[Any, ...]) -> None:
+    def set_generators(self, states: tuple[Any, ...]) -> None:
+        """Put them back."""
         for source, state in zip(self._sources, states, strict=True):
             set_generator(source, state)
 

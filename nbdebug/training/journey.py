@@ -43,6 +43,11 @@ class Journey:
         return len(self._legs) == 1 and self._total == 0 and self._applied == leg.applied and not self._is_short_of(leg)
 
     @property
+    def run(self) -> str:
+        """The run that is being repeated now."""
+        return self._legs[0].run
+
+    @property
     def replay(self) -> Replay:
         """How far it is."""
         done = min(self._session.loop.step - self._start.place.step, self._total)

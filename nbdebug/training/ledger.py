@@ -23,6 +23,7 @@ MOST_ROWS = 512
 LATEST_S = 0.05
 MOST_UNDER_WAY = 8
 CLIP_RATE = Series(Signal.CLIP_RATE)
+SKIPPED = Series(Signal.SKIPPED_UPDATES)
 CLIP_WINDOW = 100
 
 Value = float | torch.Tensor
@@ -71,10 +72,10 @@ class _Waiting:
 class Ledger:
     """Gathers rows of steps and hands them to the recorder.
 
-    ``arrived(step, value)`` hears of the first column of rows that had it on a device, which is the loss.
+    ``arrived(step, loss, skipped)`` hears of losses that were on a device, and whether a scaler left the update out.
     """
 
-    def __init__(self, recorder: RowRecorder, send: Send, arrived: Callable[[int, float], None]) -> None:
+    def __init__(self, recorder: RowRecorder, send: Send, arrived: Callable[[int, float, bool], None]) -> None:
         self._recorder = recorder
         self._send = send
         self._arrived = arrived
@@ -175,8 +176,9 @@ class Ledger:
                 rows.values[:, columns] = arrays[0]
             self._record(rows)
             if columns and columns[0] == 0 and rows.series[0].signal is Signal.LOSS:
-                for step, loss in zip(rows.steps.tolist(), rows.values[:, 0].tolist(), strict=True):
-                    self._arrived(step, loss)
+                skips = rows.values[:, rows.series.index(SKIPPED)] > 0 if SKIPPED in rows.series else rows.steps < 0
+                for row in zip(rows.steps.tolist(), rows.values[:, 0].tolist(), skips.tolist(), strict=True):
+                    self._arrived(*row)
 
         return record
 

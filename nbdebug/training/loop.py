@@ -16,6 +16,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from nbdebug.records.errors import ConfigurationError
+from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.training import batches, steps
 from nbdebug.training.data import END, DataCursor, checksum, doubt_about
 from nbdebug.training.modules import Model, device_of, evaluating, named_modules
@@ -31,6 +32,12 @@ class Evaluation:
 
     loss: float
     metrics: dict[str, float]
+
+    @property
+    def series(self) -> dict[Series, float]:
+        """The same by series."""
+        named = {Series(Signal.METRIC, name, Split.VAL): value for name, value in self.metrics.items()}
+        return {Series(Signal.LOSS, split=Split.VAL): self.loss, **named}
 
 
 class Loop:
@@ -53,7 +60,7 @@ class Loop:
         self.epoch_losses: list[tuple[float, int]] = []
         self.late_losses = 0
         self._turns = turns
-        self._device = trainer.device or device_of(model)
+        self.device = trainer.device or device_of(model)
 
     def take_batch(self) -> bool:
         """Fetch the next batch into ``self.batch``; false at the end of an epoch."""
@@ -62,8 +69,12 @@ class Loop:
         if fetched is END:
             return False
         self.batch_sum = checksum(fetched) if self.doubt else 0
-        self.batch = batches.move(fetched, self._device)
+        self.batch = batches.move(fetched, self.device)
         return True
+
+    def show(self, batch: Any) -> None:
+        """This batch is at hand, as it will be when it is taken."""
+        self.batch = batches.move(batch, self.device)
 
     def train_batch(self) -> StepResult:
         """One step on the present batch, the user's own if they gave one, and the scheduler's if it goes by batches."""
@@ -135,7 +146,7 @@ class Loop:
                     fetched = next(iterator, END)
                     if fetched is END:
                         break
-                    self.batch = batches.move(fetched, self._device)
+                    self.batch = batches.move(fetched, self.device)
                     result = steps.interpret(function(self.model, self.batch, self.trainer.loss_fn), "eval_step")
                     count = batches.samples(self.batch, result.target)
                     losses.append((result.loss, count))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from nbdebug.records.commands import Command, Outcome
 from nbdebug.records.errors import ClosedError
@@ -22,10 +24,27 @@ class Reservation:
 
 
 @dataclass
+class Errand:
+    """Something to be run on the training thread between two steps, which changes nothing; ``what`` in words."""
+
+    what: str
+    function: Callable[[], Any]
+    result: Any = None
+    error: BaseException | None = None
+
+    def run(self) -> None:
+        """Do it, and keep what came of it."""
+        try:
+            self.result = self.function()
+        except BaseException as error:  # it is raised again where it was asked for
+            self.error = error
+
+
+@dataclass
 class Ticket:
     """A command on its way, and later what became of it. ``holder`` is the reservation under which it was given."""
 
-    command: Command
+    command: Command | Errand
     holder: Reservation | None = None
     outcome: Outcome | None = None
     _done: threading.Event = field(default_factory=threading.Event)
@@ -35,8 +54,8 @@ class Ticket:
         self._done.wait(timeout_s)
         return self.outcome
 
-    def settle(self, outcome: Outcome) -> None:
-        """Say what became of it."""
+    def settle(self, outcome: Outcome | None) -> None:
+        """Say what became of it; nothing is to be said of an errand."""
         self.outcome = outcome
         self._done.set()
 
@@ -49,7 +68,7 @@ class Mailbox:
         self._changed = threading.Condition()
         self.closed = False
 
-    def post(self, command: Command, holder: Reservation | None = None) -> Ticket:
+    def post(self, command: Command | Errand, holder: Reservation | None = None) -> Ticket:
         """Leave a command; returns at once.
 
         Raises:

@@ -11,6 +11,7 @@ from nbdebug.records.errors import CommandError
 from nbdebug.records.findings import Cause, Severity
 from nbdebug.records.status import State
 from nbdebug.training.course import OTHER_BATCHES
+from nbdebug.training.guard import StepStopped
 from nbdebug.training.journey import Journey
 from nbdebug.training.mailbox import Ticket
 
@@ -54,6 +55,10 @@ class Passage:
         try:
             if not journey.advance():
                 return None
+        except StepStopped as stopped:  # in a search for the first bad step
+            self.journey = None
+            self._session.halts.found_earlier(stopped.reason, journey.run)
+            return None
         except BaseException as error:  # the user's code may raise anything; the model goes back to where it was
             return self.call_off(f"could not go back: {type(error).__name__}: {error}")
         ticket, self.ticket = self.ticket, None

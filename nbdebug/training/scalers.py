@@ -5,8 +5,11 @@ Nothing is read to the host here: on a device, scale and skips stay tensors. Tra
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import torch
 from torch.amp import GradScaler
+from torch.amp.grad_scaler import _refresh_per_optimizer_state
 
 from nbdebug.training.reach import visible_to
 from nbdebug.training.trainer import Trainer
@@ -31,6 +34,16 @@ class Scalers:
     def any(self) -> bool:
         """Whether there is one."""
         return bool(self._scalers)
+
+    @property
+    def all(self) -> tuple[GradScaler, ...]:
+        """Them all."""
+        return tuple(self._scalers)
+
+    def forget_the_step(self) -> None:
+        """A step that broke off leaves a scaler in its midst, where ``unscale_`` refuses to be called again."""
+        for scaler in self._scalers:
+            scaler._per_optimizer_states = defaultdict(_refresh_per_optimizer_state)
 
     def begin_step(self) -> None:
         """Remember the scales before the step; a scaler that was never used has none yet."""

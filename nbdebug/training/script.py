@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from nbdebug.records.commands import ClipMode, Reinitialize, SetKnobs
+from nbdebug.records.commands import ClipMode, Reinitialize, SetKnobs, Skip
 from nbdebug.records.errors import CommandError
 from nbdebug.records.runs import Intervention, OutsideEdit, Reseed
 from nbdebug.training import snapshot_file, steps
@@ -117,6 +117,7 @@ class _Exporter:
         self._reseeded = reseeded
         self._knobs = Knobs(model, trainer)
         self._changes = [effective(made.change.changes) for made in interventions if isinstance(made.change, SetKnobs)]
+        self._skips = any(isinstance(made.change, Skip) for made in interventions)
         self._seeds_anew = any(
             isinstance(made.change, Reseed) and index not in reseeded for index, made in enumerate(interventions)
         )
@@ -223,7 +224,7 @@ class _Exporter:
             "device": trainer.device is not None,
             "stateful": self._stateful,
             "midway": bool(start.data.batch),
-            "restart": bool(start.data.batch) or self._seeds_anew,
+            "restart": bool(start.data.batch) or self._seeds_anew or self._skips,
             "states": bool(self._reseeded),
             "cuda": bool(start.random.cuda) or '"device":' in json,
             "others": bool(kept.others),

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.nn.modules.dropout import _DropoutNd
 
-from nbdebug.records.commands import Changes, Clip, ClipMode, Reinitialize, SetKnobs
+from nbdebug.records.commands import Changes, Clip, ClipMode, Reinitialize, SetKnobs, Skip
 from nbdebug.records.runs import Change, Intervention, OutsideEdit, Reseed
 from nbdebug.training import initialization
 from nbdebug.training.initialization import Draw, Function, Operation, Reset, Zero
@@ -31,6 +31,8 @@ def words(change: Change) -> str:
             return f"init {change.scheme}{of}, seed {change.seed}{kept}"
         case Reseed(seed):
             return f"seed {seed}"
+        case Skip():
+            return "batch left out"
         case OutsideEdit(what):
             return what
 
@@ -78,6 +80,8 @@ def _plain_change(change: Change) -> dict[str, Any]:
             }
         case Reseed(seed):
             return {"kind": "seed", "seed": seed}
+        case Skip():
+            return {"kind": "skip"}
         case OutsideEdit(what):
             return {"kind": "edited by hand", "what": what}
 
@@ -130,6 +134,8 @@ class Writer:
                 return self._reinitialize(change)
             case Reseed(seed):
                 return self._reseed(index, seed)
+            case Skip():
+                return ["next(batches)"]
             case OutsideEdit():
                 raise ValueError("a change by hand can't be written")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from nbdebug.records.commands import Outcome
 from nbdebug.records.cost import Timing
@@ -17,6 +18,7 @@ from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Mark, Run
 from nbdebug.records.signals import Series
 from nbdebug.records.snapshots import SnapshotInfo
+from nbdebug.records.stops import BatchView, Origin
 from nbdebug.training.ledger import Parcel
 from nbdebug.training.update import GradientWatcher
 
@@ -59,6 +61,25 @@ class Recorder(Protocol):
 
     def record_manifest(self, manifest: Manifest) -> None:
         """What a run is made of, before its first step."""
+
+
+class Investigator(Protocol):
+    """Looks into a step that is taken again on the side. Called on the training thread."""
+
+    def origin(
+        self,
+        rerun: Callable[[], Any],
+        networks: Mapping[str, nn.Module],
+        optimizers: Mapping[str, Optimizer],
+        batch: Any,
+    ) -> Origin | None:
+        """Where the first value came from that was not finite; ``rerun`` takes the step."""
+
+    def batch_view(self, batch: Any, losses: Sequence[float] | None) -> BatchView | None:
+        """A batch as the model sees it, ``losses`` by sample."""
+
+    def sample_losses(self, loss_fn: Any, output: Any, target: Any) -> list[float] | None:
+        """The loss of each sample, where it can be taken alone."""
 
 
 class Found(Protocol):

@@ -6,13 +6,13 @@ any thread; what they ask for happens on the training thread, at safe points, be
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from nbdebug.records.commands import (
     Command,
@@ -27,25 +27,29 @@ from nbdebug.records.commands import (
     Stop,
     TakeSnapshot,
 )
-from nbdebug.records.errors import CommandError
+from nbdebug.records.errors import ClosedError, CommandError
 from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Run, RunKind
 from nbdebug.records.status import State, Status
+from nbdebug.records.stops import Breakpoint, Origin
 from nbdebug.training import snapshots
+from nbdebug.training.breaks import Breaks, Condition
 from nbdebug.training.control import Controller
 from nbdebug.training.course import Course
 from nbdebug.training.failure import Failure
+from nbdebug.training.guard import Guard, Reason, StepStopped, What
+from nbdebug.training.halts import Halts
 from nbdebug.training.journey import Journey
 from nbdebug.training.knobs import Knobs
 from nbdebug.training.lookout import Lookout
 from nbdebug.training.loop import Loop, weighted_mean
-from nbdebug.training.mailbox import Mailbox, Reservation, Ticket
+from nbdebug.training.mailbox import Errand, Mailbox, Reservation, Ticket
 from nbdebug.training.modules import Model, modes, roots
 from nbdebug.training.passage import Ended, Passage
 from nbdebug.training.process_end import end_before_exit, leave_interrupts_to_the_main_thread
 from nbdebug.training.rng import OwnRandomState, RandomState
-from nbdebug.training.seams import Pacer, Recorder, Watcher
+from nbdebug.training.seams import Investigator, Pacer, Recorder, Watcher
 from nbdebug.training.shelf import Shelf
 from nbdebug.training.snapshots import Snapshot
 from nbdebug.training.stepper import Stepper
@@ -73,7 +77,7 @@ class Session:
     """Trains one model, one command at a time.
 
     ``state`` is one of idle, running, rewinding, paused, stopping, failed. ``failure`` holds what the user's code
-    raised. ``describe`` writes a run's manifest.
+    raised. ``describe`` writes a run's manifest, ``understand`` reads a breakpoint's condition.
     """
 
     def __init__(
@@ -85,6 +89,8 @@ class Session:
         pacer: Pacer,
         shelf: Shelf,
         describe: Callable[[Run], Manifest],
+        investigator: Investigator,
+        understand: Callable[[str], Condition],
     ) -> None:
         self.model = model
         self.trainer = trainer
@@ -95,6 +101,9 @@ class Session:
         self.random = OwnRandomState()
         self.turns = Turns(self.random)
         self.loop = Loop(model, trainer, lambda: self.turns)
+        self.investigator = investigator
+        self.breaks = Breaks(understand, self._breakpoint_broke, optimizers=len(trainer.optimizers))
+        self.halts = Halts(self)
         self.stepper = Stepper(
             self.loop,
             self.knobs,
@@ -102,9 +111,12 @@ class Session:
             pacer,
             recorder,
             self.turns,
+            Guard(model, trainer),
+            self.breaks,
             busy=self._is_busy,
             arrived=self._loss_arrived,
             before_sample=lambda: self.lookout.mind_growth(),
+            sample_hit=self._stop_late,
         )
         self.course = Course(self, shelf, describe)
         self.lookout = Lookout(self)
@@ -124,7 +136,6 @@ class Session:
         self._context = ThreadContext.capture()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
-        self._loss_was_finite = True
         self._paced = 0
         self._unregister: Callable[[], None] = lambda: None
 
@@ -153,6 +164,21 @@ class Session:
         ticket = self._mailbox.post(command, holder)
         self._ensure_thread()
         return ticket
+
+    def call(self, what: str, function: Callable[[], Any]) -> Any:
+        """Run something on the training thread, between two steps, and return what it gives, or raise what it raises.
+
+        It must leave everything as it is. ``what`` says in words what it is.
+        """
+        if self.on_training_thread():
+            return function()
+        errand = Errand(what, function)
+        ticket = self._mailbox.post(errand)
+        self._ensure_thread()
+        ticket.wait()
+        if errand.error is not None:
+            raise errand.error
+        return errand.result
 
     @property
     def is_reserved(self) -> bool:
@@ -234,8 +260,8 @@ class Session:
         """Change state and tell whoever waits."""
         if self.state in (State.RUNNING, State.REWINDING) and state not in (State.RUNNING, State.REWINDING):
             self.come_to_rest()
-            if self.at_rest and state is not State.FAILED:
-                return  # a loss that arrived just now has paused it
+            if state is not State.FAILED and self.halts.heed_late():
+                return
             self.course.rest()
         with self._changed:
             self.state = state
@@ -252,11 +278,26 @@ class Session:
     def _is_busy(self) -> bool:
         return not self.at_rest
 
-    def _loss_arrived(self, step: int, loss: float) -> None:
+    def _loss_arrived(self, step: int, loss: float, skipped: bool) -> None:
         """A loss came from the device, some steps late."""
         self.timeline.loss_arrived(step, loss)
         self.loop.loss_arrived(loss)
-        self._mind_the_loss(loss, step)
+        guard = self.stepper.guard
+        reason = guard.judge_loss(loss, skipped=skipped)
+        if guard.accepted:
+            guard.accepted = reason is not None
+        elif reason is not None and self.stepper.heeds:
+            self._stop_late(reason, step)
+
+    def _stop_late(self, reason: Reason, step: int | None = None) -> None:
+        """Training stops at the next safe point, for what came of an earlier step."""
+        if self.halts.late is None:
+            self.halts.late = (reason, self.loop.step if step is None else step)
+
+    def _breakpoint_broke(self, told: Breakpoint, traceback: str) -> None:
+        title = f"Breakpoint {told.number} was disabled"
+        why = f"{told.text!r} raised an error when it was judged. Training is not affected."
+        self.find(Cause.BREAKPOINT_DISABLED, Severity.WARNING, title, why, traceback)
 
     def begin(self) -> None:
         """Before training goes on: look at the model anew, and keep the very first state."""
@@ -266,11 +307,23 @@ class Session:
         self.paused_by_itself = False
         self.pacer.begin()
         self.knobs.refresh()
+        self.halts.going_on()
         self.stepper.begin()
         self.lookout.look_anew()
         self.lookout.mind_edits()
         self.ensure_started()
         self.course.set_out()
+        self.stepper.heeds = self.timeline.lines[self.timeline.current].run.kind is not RunKind.NOISE
+
+    def begin_quietly(self) -> None:
+        """Before a way back that nobody asked for by a command of its own."""
+        self.course.broken_off = False
+        self.knobs.refresh()
+
+    def leave_out_a_batch(self) -> None:
+        """Take the next batch, and do nothing with it."""
+        with self.turns:
+            self.loop.cursor.take()
 
     def ensure_started(self) -> None:
         """Before anything is remembered: the model on its device, in a mode to train in."""
@@ -291,6 +344,11 @@ class Session:
         goal.epoch = None if epochs is None else epoch_base + epochs
         goal.step = None if steps is None else step_base + steps
         goal.stride = None
+
+    @property
+    def following(self) -> tuple[Intervention, ...]:
+        """The changes that are still to be made."""
+        return tuple(self._following)
 
     def follow(self, course: Iterable[Intervention]) -> None:
         """Make these changes at their steps, as training comes by."""
@@ -318,8 +376,8 @@ class Session:
             snapshots.restore(snapshot, self.model, self.trainer, self.knobs, self.loop.cursor)
         self.loop.step, self.loop.epoch = snapshot.step, snapshot.epoch
         self.loop.epoch_losses = list(snapshot.epoch_losses)
-        self._loss_was_finite = True
         self._following.clear()
+        self.halts.leave()
         self.course.adopted = None
         self.restore_s += (time.perf_counter() - began - self.restore_s) * (0.3 if self.restore_s else 1.0)
 
@@ -383,11 +441,19 @@ class Session:
 
     def _refuse_the_rest(self) -> None:
         while (ticket := self._mailbox.take(wait=False)) is not None:
-            ticket.settle(Outcome(ticket.command, self.timeline.current, self.loop.step, False, CLOSED))
+            if isinstance(ticket.command, Errand):
+                ticket.command.error = ClosedError(CLOSED)
+                ticket.settle(None)
+            else:
+                ticket.settle(Outcome(ticket.command, self.timeline.current, self.loop.step, False, CLOSED))
 
     def _apply(self, ticket: Ticket) -> None:
         command, ends = ticket.command, isinstance(ticket.command, Pause | Stop)
         refused = self._refusal(ticket)
+        if isinstance(command, Errand):
+            self._run_errand(command, refused)
+            ticket.settle(None)
+            return
         if refused:
             self._settle(ticket, self._controller.refusal(command, CommandError(refused)))
             return
@@ -401,6 +467,13 @@ class Session:
         else:
             self._settle(ticket, outcome)
 
+    def _run_errand(self, errand: Errand, refused: str) -> None:
+        if refused:
+            errand.error = CommandError(refused)
+            return
+        errand.run()
+        self.come_to_rest()
+
     def _refusal(self, ticket: Ticket) -> str:
         """Why a command can't be heard now: somebody else holds the session, or the model is on its way."""
         if isinstance(ticket.command, Pause | Stop | EditRun):
@@ -413,7 +486,9 @@ class Session:
 
     def _end_passage(self, ended: Ended | None) -> None:
         ticket, result = ended if ended is not None else (None, "")
-        if ticket is None:
+        if ticket is None or isinstance(ticket.command, Errand):
+            if isinstance(result, Exception):  # nobody asked for it, so nobody would hear
+                self.find(Cause.NOT_REPRODUCIBLE, Severity.WARNING, "The way back to a step failed", str(result))
             return
         with self._changed:
             self._changed.notify_all()
@@ -442,14 +517,32 @@ class Session:
                 self.course.steps_taken(progress.losses, seconds, settled=not progress.epoch_over)
             if progress.error is not None:
                 raise progress.error
-            if progress.epoch_over:
-                self._finish_epoch()
+            stopped = progress.reason is not None or self.halts.late is not None or self.breaks.pending is not None
+            if progress.epoch_over and not stopped:
+                stopped = self._finish_epoch()
+        except StepStopped as stop:
+            self._count_the_stride(len(progress.losses))
+            self.halts.within(stop.reason)
+            return
         except BaseException as error:  # the user's code may raise anything; it ends the run, not the thread
             self._fail(error)
             return
-        if progress.losses and progress.losses[-1] is not None:
-            self._mind_the_loss(progress.losses[-1], self.loop.step)
-        self._mind_the_goal(len(progress.losses))
+        self._count_the_stride(len(progress.losses))
+        if not (stopped and self._stop_for(progress.reason)):
+            self._mind_the_goal()
+
+    def _stop_for(self, reason: Reason | None) -> bool:
+        """Whether training stops here: for what the last step gave, what came late, or what was found."""
+        pending, self.breaks.pending = self.breaks.pending, None
+        if reason is not None:
+            self.halts.after(reason, self.loop.step)
+        elif pending is not None:
+            told, title = pending
+            reason = Reason(What.BREAKPOINT, breakpoint=told.number, text=f"{told.text}: {title}")
+            self.halts.after(reason, self.loop.step)
+        else:
+            return self.halts.heed_late()
+        return True
 
     def _most_steps(self) -> int:
         """How many steps may be taken before somebody has to look: until the goal; one where each has to be minded."""
@@ -468,22 +561,32 @@ class Session:
         while self._following and (loop.step, loop.epoch) >= (self._following[0].step, self._following[0].epoch):
             self.redo(self._following.popleft(), None)
 
-    def _finish_epoch(self) -> None:
+    def _finish_epoch(self) -> bool:
+        """End the epoch; whether training should stop there."""
         self.come_to_rest()
         began = time.perf_counter()
         score = weighted_mean(self.loop.epoch_losses)
         evaluation = self.loop.finish_epoch(aborted=lambda: self._mailbox.closed)
         if self._mailbox.closed:
-            return
+            return False
+        hit = None
         if evaluation is not None:
             score = evaluation.loss
             self.stepper.record_evaluation(self.timeline.current, evaluation)
+        if self.breaks.any and self.stepper.heeds:
+            values = evaluation.series if evaluation is not None else {}
+            hit = self.breaks.after_epoch(self.loop.step, self.loop.epoch, values)
         self.course.epoch_finished(score, time.perf_counter() - began)
+        if hit is not None:
+            self._stop_late(Reason(What.BREAKPOINT, breakpoint=hit.number, text=hit.text))
+        return self.halts.late is not None
 
-    def _mind_the_goal(self, steps: int) -> None:
+    def _count_the_stride(self, steps: int) -> None:
+        if self.goal.stride is not None:
+            self.goal.stride -= steps
+
+    def _mind_the_goal(self) -> None:
         goal = self.goal
-        if goal.stride is not None:
-            goal.stride -= steps
         if self.state is not State.RUNNING:
             return
         if self.goal_reached():
@@ -497,22 +600,6 @@ class Session:
         goal, loop = self.goal, self.loop
         epochs_done = goal.epoch is not None and loop.epoch >= goal.epoch
         return epochs_done or (goal.step is not None and loop.step >= goal.step)
-
-    def _mind_the_loss(self, loss: float, step: int) -> None:
-        finite = math.isfinite(loss)
-        is_noise = self.timeline.lines[self.timeline.current].run.kind is RunKind.NOISE
-        was_finite, self._loss_was_finite = self._loss_was_finite, finite  # more may arrive while this one is told
-        if not finite and was_finite and not is_noise:
-            word = "NaN" if math.isnan(loss) else "infinite"
-            self.find(
-                Cause.NAN_LOSS,
-                Severity.CRITICAL,
-                f"The loss is {word}",
-                f"At step {step} the loss became {word}; training is paused. Resume to go on as it is, or "
-                "rerun from the last epoch with a lower learning rate.",
-            )
-            self.paused_by_itself = True
-            self.become(State.PAUSED, f"the loss became {word} at step {step}")
 
     def _fail(self, error: BaseException) -> None:
         self.failure = Failure.of(error, batch=self.loop.batch, step=self.loop.step, where=self.loop.doing)
@@ -538,10 +625,21 @@ class Session:
             "Every module was in evaluation mode: dropout and batch norm would not have trained. train() was called.",
         )
 
-    def find(self, cause: Cause, severity: Severity, title: str, why: str, detail: str = "") -> None:
-        """Say something about the run, as it is now."""
-        finding = Finding(cause, severity, self.timeline.current, self.loop.step, title, why, detail)
-        self.recorder.record_finding(finding)
+    def find(
+        self,
+        cause: Cause,
+        severity: Severity,
+        title: str,
+        why: str,
+        detail: str = "",
+        *,
+        origin: Origin | None = None,
+        step: int | None = None,
+    ) -> None:
+        """Say something about the run, as it is now, or of the given step."""
+        at = self.loop.step if step is None else step
+        self.recorder.record_finding(Finding(cause, severity, self.timeline.current, at, title, why, detail, origin))
+        self.breaks.found(severity, title)
 
     def _keep_pace(self, seconds: float) -> None:
         self._paced += 1

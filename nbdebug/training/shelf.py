@@ -128,12 +128,14 @@ class Shelf:
             raise CommandError(f"no snapshot {name!r}" + (f": the latest are {known}" if known else ": there is none"))
         return found
 
-    def nearest(self, legs: list[Place]) -> Kept | None:
-        """The latest snapshot from which the last of these places can be reached: on the way there."""
+    def nearest(self, legs: list[Place], wanted: Callable[[Kept], bool] | None = None) -> Kept | None:
+        """The latest snapshot from which the last of these places can be reached: on the way there, if ``wanted``."""
         for leg in reversed(legs):
             before = [kept for kept in self.of(leg.run) if leg.reaches(kept.place)]
-            if before:
-                return max(before, key=lambda kept: (kept.place.step, kept.place.epoch, kept.place.applied))
+            before.sort(key=lambda kept: (kept.place.step, kept.place.epoch, kept.place.applied), reverse=True)
+            found = next((kept for kept in before if wanted is None or wanted(kept)), None)
+            if found is not None:
+                return found
         return None
 
     def add(self, place: Place, snapshot: Snapshot, reason: Reason, *, name: str = "", pinned: bool = False) -> Kept:

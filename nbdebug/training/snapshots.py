@@ -76,8 +76,10 @@ def capture(
     )
 
 
-def restore(snapshot: Snapshot, model: Model, trainer: Trainer, knobs: Knobs, cursor: DataCursor) -> None:
+def restore(snapshot: Snapshot, model: Model, trainer: Trainer, knobs: Knobs, cursor: DataCursor | None) -> None:
     """Put everything back, the global random state included. Within the session's turn.
+
+    Without a ``cursor`` the place in the data is left alone.
 
     Raises:
         CommandError: before anything is written, where model or optimizer have changed too much since.
@@ -94,7 +96,8 @@ def restore(snapshot: Snapshot, model: Model, trainer: Trainer, knobs: Knobs, cu
         _restore_scheduler(scheduler, snapshot.schedulers[name], trainer)
     knobs.refresh()
     knobs.restore(snapshot.knobs)
-    cursor.restore(snapshot.data)
+    if cursor is not None:
+        cursor.restore(snapshot.data)
     snapshot.random.restore()
 
 

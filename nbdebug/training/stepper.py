@@ -6,7 +6,6 @@ sampled steps is the watcher's.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,8 +17,11 @@ from nbdebug.records.commands import ClipMode
 from nbdebug.records.cost import Timing
 from nbdebug.records.frames import Frame
 from nbdebug.records.signals import Series, Signal, Split
+from nbdebug.records.stops import Breakpoint
+from nbdebug.training.breaks import Breaks
+from nbdebug.training.guard import Guard, Reason, StepStopped, What
 from nbdebug.training.knobs import Knobs
-from nbdebug.training.ledger import CLIP_RATE, Ledger, Value
+from nbdebug.training.ledger import CLIP_RATE, SKIPPED, Ledger, Value
 from nbdebug.training.loop import Evaluation, Loop
 from nbdebug.training.scalers import Scalers
 from nbdebug.training.seams import Measurement, Pacer, Recorder, Watcher
@@ -28,9 +30,7 @@ from nbdebug.training.turn import Turns
 from nbdebug.training.update import UpdateHooks
 
 TRAIN_LOSS = Series(Signal.LOSS, split=Split.TRAIN)
-VAL_LOSS = Series(Signal.LOSS, split=Split.VAL)
 UPDATES = Series(Signal.UPDATES)
-SKIPPED = Series(Signal.SKIPPED_UPDATES)
 LOSS_SCALE = Series(Signal.LOSS_SCALE)
 STRIDE_S = 0.005
 NORM_ALONE = (Series(Signal.GRADIENT_NORM),)
@@ -42,11 +42,13 @@ class Progress:
     """What one advance did: the losses of the steps taken, whether the epoch is over, what the user's code raised.
 
     A loss is ``None`` while it is on its way from the device. ``training_s`` is what the steps took without us.
+    ``reason`` says why training should stop after the last of them.
     """
 
     losses: list[float | None] = field(default_factory=list)
     epoch_over: bool = False
     error: BaseException | None = None
+    reason: Reason | None = None
     training_s: float = 0.0
     sampled: bool = False
     norms: int = 0
@@ -54,10 +56,10 @@ class Progress:
 
 
 class Stepper:
-    """Advances a loop by a batch at a time and records what came of it.
+    """Advances a loop by a batch at a time and records what came of it; ``heeds`` faults and breakpoints.
 
-    ``arrived(step, loss)`` hears of losses that came from the device after their step, ``before_sample()`` of a step
-    that is about to be looked into.
+    ``arrived(step, loss, skipped)`` hears of losses that came from the device after their step, ``before_sample()`` of
+    a step that is about to be looked into, ``sample_hit(reason)`` of a breakpoint hit by what was seen in one.
     """
 
     def __init__(
@@ -68,12 +70,17 @@ class Stepper:
         pacer: Pacer,
         recorder: Recorder,
         turns: Turns,
+        guard: Guard,
+        breaks: Breaks,
         *,
         busy: Callable[[], bool],
-        arrived: Callable[[int, float], None] = lambda step, loss: None,
+        arrived: Callable[[int, float, bool], None] = lambda step, loss, skipped: None,
         before_sample: Callable[[], None] = lambda: None,
+        sample_hit: Callable[[Reason], None] = lambda reason: None,
     ) -> None:
-        self.hooks = UpdateHooks(loop.trainer.optimizers, knobs, watcher, busy=busy)
+        self.guard = guard
+        self.scalers = Scalers(loop.trainer)
+        self.hooks = UpdateHooks(loop.trainer.optimizers, knobs, watcher, guard, busy=busy)
         self.ledger = Ledger(recorder, watcher.send, arrived)
         self._loop = loop
         self._knobs = knobs
@@ -82,10 +89,12 @@ class Stepper:
         self._recorder = recorder
         self._turns = turns
         self._before_sample = before_sample
-        self._scalers = Scalers(loop.trainer)
+        self._sample_hit = sample_hit
+        self.breaks = breaks
         self._series: tuple[Series, ...] = ()
         self._layout: tuple[object, bool, list[str]] = (None, False, [])
         self._is_plain = False
+        self.heeds = True
         self._ended = 0.0
         self._since_norm = 0
 
@@ -93,7 +102,8 @@ class Stepper:
         """Training sets out, or goes on after a rest: time that passed meanwhile is nobody's."""
         self._ended = 0.0
         self._layout = (None, False, [])
-        self._scalers.refresh()
+        self.scalers.refresh()
+        self.guard.begin()
 
     def advance(self, run: str, *, most: int = 1, wanted: Callable[[], bool] = lambda: False) -> Progress:
         """Take a step of ``run``, or find the epoch over.
@@ -108,7 +118,9 @@ class Stepper:
         progress = Progress(sampled=self._pacer.wants_sample())
         if progress.sampled:
             self._before_sample()
-        norm_every = 1 if progress.sampled else self._pacer.norm_every()
+        norm_every = 1 if progress.sampled or self.breaks.need_norm else self._pacer.norm_every()
+        self.guard.armed = self.heeds
+        self.guard.hit = self._hit_before_update if self.breaks.any and self.heeds else None
         while True:
             self._since_norm += 1
             self.hooks.measure_norm = self._since_norm >= norm_every
@@ -124,7 +136,7 @@ class Stepper:
             progress.epoch_over = is_over
             if is_over or progress.sampled or len(progress.losses) >= most or now - entered > STRIDE_S or wanted():
                 break
-            if not _is_finite(progress.losses[-1]):
+            if progress.reason is not None:
                 break
         self._account(progress, called, entered)
         return progress
@@ -135,15 +147,17 @@ class Stepper:
         The same as at the first time, but nothing is written down.
         """
         self._turns.hold()
-        loop = self._loop
+        loop, guard = self._loop, self.guard
+        guard.armed, guard.hit = guard.thorough, None
         if not loop.take_batch():
             return None, True
         self.hooks.measure_norm = False
-        with self.hooks:
-            result = loop.train_batch()
+        result = self._train_batch()
         loop.batch_metrics(result)
         loss = float(_on_host(result.loss))
         loop.keep_loss(loss, result)
+        if guard.thorough and (reason := guard.after_step(loss, skipped=self._skipped())) is not None:
+            raise StepStopped(reason)
         epoch_over = loop.cursor.at_end()
         self._turns.let_go_if_due(time.perf_counter())
         return loss, epoch_over
@@ -173,9 +187,7 @@ class Stepper:
     def record_evaluation(self, run: str, evaluation: Evaluation) -> None:
         """Record a validation at the present step."""
         self.ledger.settle()
-        metrics = [(Series(Signal.METRIC, name, Split.VAL), value) for name, value in evaluation.metrics.items()]
-        scalars = ((VAL_LOSS, evaluation.loss), *metrics)
-        self._recorder.record(Frame(run, self._loop.step, self._loop.epoch, scalars))
+        self._recorder.record(Frame(run, self._loop.step, self._loop.epoch, tuple(evaluation.series.items())))
 
     def _step(self, run: str, progress: Progress, entered: float) -> bool:
         """One step on the batch taken since ``entered``; whether the epoch goes on."""
@@ -183,12 +195,9 @@ class Stepper:
         fetched = time.perf_counter()
         if sample or watcher.looking:
             watcher.begin_step(loop.step + 1, sample=sample)
-        if self._scalers.any:
-            self._scalers.begin_step()
         knobs = self._knobs.in_force()
         stepping = time.perf_counter()
-        with hooks:
-            result = loop.train_batch()
+        result = self._train_batch()
         returned = time.perf_counter()
         looking = sample or watcher.looking
         hooks_s = hooks.seconds + watcher.hook_seconds if looking else hooks.seconds
@@ -201,10 +210,49 @@ class Stepper:
             progress.norms += 1
             progress.norm_s += hooks.norm_s
         progress.losses.append(self._write_row(run, result, metrics, knobs))
+        progress.reason = self._judge(progress.losses[-1], result, metrics)
         if looking:
             timing = Timing(fetched - entered, stepping, hooks.before_update_s, hooks.optimizer_s, returned, hooks_s)
-            self._record_sample(run, watcher.end_step(timing, self._scalers.leftover()))
+            self._record_sample(run, watcher.end_step(timing, self.scalers.leftover()))
         return not loop.cursor.at_end()
+
+    def _train_batch(self) -> StepResult:
+        """The user's step. What broke it off is raised, even where their code caught it."""
+        guard, loop = self.guard, self._loop
+        guard.begin_step()
+        if self.scalers.any:
+            self.scalers.begin_step()
+        with self.hooks:
+            result = loop.train_batch()
+        if guard.broke_off is not None:
+            loop.step -= 1
+            raise guard.broke_off
+        return result
+
+    def _judge(self, loss: float | None, result: StepResult, metrics: dict[str, Any]) -> Reason | None:
+        """Why training should stop after this step."""
+        fault = self.guard.after_step(loss, skipped=loss is not None and self._skipped())
+        if fault is not None or not (self.breaks.any and self.heeds):
+            return fault
+        named = {Series(Signal.METRIC, name): value for name, value in metrics.items()}
+        present = _on_host(result.loss) if loss is None else loss
+        values = {TRAIN_LOSS: present, UPDATES: self.hooks.updates, **named}
+        early = self._hit_at(self._loop.step, None) if self.guard.saw_no_update else None
+        hit = self.breaks.after_step(self._loop.step, self._loop.epoch, values)
+        return early or (_reason_of(hit) if hit is not None else None)
+
+    def _hit_before_update(self, norm: torch.Tensor | None) -> Reason | None:
+        return self._hit_at(self._loop.step + 1, norm)
+
+    def _hit_at(self, step: int, norm: torch.Tensor | None) -> Reason | None:
+        """By what is known before a step's update, or, in one without any, at its end."""
+        groups = self._knobs.groups
+        hit = self.breaks.before_update(step, self._loop.epoch, groups[0].in_force if groups else 0.0, norm)
+        return _reason_of(hit) if hit is not None else None
+
+    def _skipped(self) -> bool:
+        """Whether a scaler left the update out; waits for the device."""
+        return self.scalers.any and float(self.scalers.skipped()) > 0
 
     def _metrics(self, result: StepResult) -> tuple[dict[str, Any], float]:
         if not self._loop.trainer.metrics:
@@ -243,7 +291,7 @@ class Stepper:
 
     def _updates(self) -> list[Value]:
         """Optimizer steps, and what scalers say: those that were skipped, the scale."""
-        hooks, scalers = self.hooks, self._scalers
+        hooks, scalers = self.hooks, self.scalers
         updates: Value = float(hooks.updates)
         if hooks.skips:
             updates = _on_host(hooks.updates - sum(flag.reshape(()) for flag in hooks.skips))
@@ -260,7 +308,7 @@ class Stepper:
         if layout[0] is not knobs or layout[1] != skips or (metrics and layout[2] != list(metrics)):
             self._layout = (knobs, skips, list(metrics))
             named = [Series(Signal.METRIC, name, Split.TRAIN) for name in metrics]
-            scalers = self._scalers.any
+            scalers = self.scalers.any
             extra = (SKIPPED, LOSS_SCALE) if scalers else (SKIPPED,) if skips else ()
             self._series = (TRAIN_LOSS, *named, UPDATES, *extra, *knobs)
             self._is_plain = not (named or extra) and not any(group.is_on_device for group in self._knobs.groups)
@@ -277,6 +325,8 @@ class Stepper:
             self._recorder.record(Frame(run, step, epoch, scalars, updates, found.layers, found.histograms))
             if found.unseen is not None:
                 self._recorder.record_unseen(run, found.unseen)
+            if self.breaks.any and (hit := self.breaks.after_sample(step, found.layers)) is not None:
+                self._sample_hit(_reason_of(hit))
 
         self.ledger.then(measured.parcel, record)
 
@@ -288,5 +338,5 @@ def _on_host(value: Any) -> Value:
     return float(value.item()) if isinstance(value, torch.Tensor) else float(value)
 
 
-def _is_finite(loss: float | None) -> bool:
-    return loss is None or math.isfinite(loss)
+def _reason_of(hit: Breakpoint) -> Reason:
+    return Reason(What.BREAKPOINT, breakpoint=hit.number, text=hit.text)

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.hooks import RemovableHandle
 
 from nbdebug.records.commands import Clip, ClipMode
+from nbdebug.training.guard import Guard
 from nbdebug.training.knobs import Knobs
 
 
@@ -63,7 +64,13 @@ class UpdateHooks:
     """
 
     def __init__(
-        self, optimizers: Mapping[str, Optimizer], knobs: Knobs, watcher: GradientWatcher, *, busy: Callable[[], bool]
+        self,
+        optimizers: Mapping[str, Optimizer],
+        knobs: Knobs,
+        watcher: GradientWatcher,
+        guard: Guard,
+        *,
+        busy: Callable[[], bool],
     ) -> None:
         self.busy = busy
         self.measure_norm = True
@@ -76,6 +83,7 @@ class UpdateHooks:
         self._norms: dict[int, torch.Tensor] = {}
         self._knobs = knobs
         self._watcher = watcher
+        self._guard = guard
         self._optimizers = optimizers
         self._only_counts = False
         self._thread: int | None = None
@@ -119,8 +127,12 @@ class UpdateHooks:
     @property
     def _acts(self) -> bool:
         """Whether there is anything to measure, clip or scale."""
-        knobs = self._knobs
-        return self.measure_norm or self._watcher.looking or knobs.clip.mode is not ClipMode.OFF or not knobs.untouched
+        return self._guard.armed or self._reads_gradients or not self._knobs.untouched
+
+    @property
+    def _reads_gradients(self) -> bool:
+        clips = self._knobs.clip.mode is not ClipMode.OFF
+        return self.measure_norm or self._watcher.looking or clips or self._guard.asks
 
     def __exit__(self, *_: object) -> None:
         self._thread = None
@@ -184,11 +196,12 @@ class UpdateHooks:
         self.seconds += time.perf_counter() - ended
 
     def _measure_and_clip(self, optimizer: Optimizer) -> None:
-        clip = self._knobs.clip
-        if not (self.measure_norm or self._watcher.looking or clip.mode is not ClipMode.OFF):
-            return
-        with out_of_modes(), torch.no_grad():
-            self._look_at_gradients(optimizer, clip)
+        if self._reads_gradients:
+            with out_of_modes(), torch.no_grad():
+                self._look_at_gradients(optimizer, self._knobs.clip)
+        elif self._guard.armed:
+            with out_of_modes(), torch.no_grad():
+                self._guard.glance(optimizer)
 
     def _look_at_gradients(self, optimizer: Optimizer, clip: Clip) -> None:
         parameters = _parameters(optimizer)
@@ -197,6 +210,7 @@ class UpdateHooks:
         began = time.perf_counter()
         norm, norms = self._try_norms(gradients) if gradients else (None, None)
         self.norm_s += time.perf_counter() - began
+        self._guard.before_update(optimizer, gradients, norm)
         looking = self._watcher.looking
         if looking:
             self._watcher.gradients_ready(optimizer, parameters, scale, norms)

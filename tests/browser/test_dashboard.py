@@ -263,7 +263,8 @@ def test_a_users_exception_and_a_nan_are_told_on_the_dashboard(notebooks: Notebo
     )
     notebook.run_cell(0)
     board = DashboardPage(notebook)
-    board.root.get_by_text("The loss is NaN").wait_for()
+    board.root.locator(".nbd-card .nbd-operation", has_text="mul").wait_for()
+    board.root.get_by_text("stopped at step 6, before the update: NaN").wait_for()
     board.button("Resume").wait_for()
     output = notebook.run_cell(1)
     assert "no loss" in output and "nbdebug/training" not in output

@@ -10,6 +10,7 @@ from nbdebug.dashboard import controls, findings, messages, runbar, runs
 from nbdebug.dashboard.fallback import text
 from nbdebug.dashboard.picture import Painter, default_panels
 from nbdebug.records.commands import (
+    AddBreakpoint,
     Changes,
     Checkout,
     Clip,
@@ -17,15 +18,18 @@ from nbdebug.records.commands import (
     Compare,
     DeleteRun,
     DropSnapshot,
+    EditBreakpoint,
     EditRun,
     InitScheme,
     Outcome,
     Pause,
     Reinitialize,
+    RemoveBreakpoint,
     Rerun,
     Resume,
     Rewind,
     SetKnobs,
+    Skip,
     Start,
     StartPoint,
     Step,
@@ -72,6 +76,11 @@ from tests.dashboard import views
         ({"command": "take_snapshot", "name": " lunch "}, TakeSnapshot("lunch")),
         ({"command": "take_snapshot"}, TakeSnapshot()),
         ({"command": "drop_snapshot", "name": "lunch"}, DropSnapshot("lunch")),
+        ({"command": "skip"}, Skip()),
+        ({"command": "add_breakpoint", "condition": " loss > 2.5\n"}, AddBreakpoint("loss > 2.5")),
+        ({"command": "add_breakpoint", "condition": "x" * 1000}, AddBreakpoint("x" * 1000)),
+        ({"command": "edit_breakpoint", "number": 3, "enabled": False}, EditBreakpoint(3, False)),
+        ({"command": "remove_breakpoint", "number": 1}, RemoveBreakpoint(1)),
     ],
 )
 def test_every_message_has_its_command(message, command):
@@ -119,6 +128,15 @@ def test_every_message_has_its_command(message, command):
         ({"command": "delete_run", "run": 3}, "is no text"),
         ({"command": "take_snapshot", "name": 3}, "is no text"),
         ({"command": "drop_snapshot", "name": ""}, "no name named"),
+        ({"command": "add_breakpoint"}, "no condition named"),
+        ({"command": "add_breakpoint", "condition": " "}, "no condition named"),
+        ({"command": "add_breakpoint", "condition": 3}, "is no text"),
+        ({"command": "add_breakpoint", "condition": "x" * 1001}, "1,000 are the most"),
+        ({"command": "edit_breakpoint", "number": 0, "enabled": True}, "is not between"),
+        ({"command": "edit_breakpoint", "number": True, "enabled": True}, "is no number"),
+        ({"command": "edit_breakpoint", "number": 1, "enabled": 1}, "neither true nor false"),
+        ({"command": "remove_breakpoint"}, "is no number"),
+        ({"command": "remove_breakpoint", "number": 1.5}, "no whole number"),
     ],
 )
 def test_nonsense_is_ignored_and_logged(message, complaint, caplog):

@@ -59,8 +59,8 @@ def test_what_is_not_finite_is_marked_at_the_top():
 
 
 def test_log_axis_is_offered_only_where_it_shows_everything():
-    assert Loss().draw(views.view()).layout["meta"] == {"log": True}
-    assert Loss().draw(views.view(runs=(views.run(train=[1.0, 0.0]),))).layout["meta"] == {"log": False}
+    assert Loss().draw(views.view()).layout["meta"]["log"] is True
+    assert Loss().draw(views.view(runs=(views.run(train=[1.0, 0.0]),))).layout["meta"]["log"] is False
 
 
 def test_marks_of_a_drag_become_one_and_keep_the_last_word():

@@ -14,6 +14,7 @@ from nbdebug.records.runs import Mark, Run, RunKind
 from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.records.snapshots import Reason, SnapshotInfo
 from nbdebug.records.status import DropoutLayer, GroupRate, KnobStates, State, Status
+from nbdebug.records.stops import BatchView, BreakKind, Breakpoint, CodeLine, Origin, Phase, Range, Stop
 from nbdebug.records.view import Focus, LayerStory, LayersView, Points, Rewindable, RunView, Tracks, View
 
 NOTHING = Points(np.empty(0, np.int64), np.empty(0))
@@ -217,3 +218,41 @@ def forest(**changes: Any) -> View:
         comparison=comparison(),
     )  # fmt: skip
     return replace(made, **changes)
+
+
+def breakpoint_on(text: str = "loss > 2.5", number: int = 1, **changes: Any) -> Breakpoint:
+    return replace(Breakpoint(number, BreakKind.CONDITION, text, before_update=True), **changes)
+
+
+def origin(**changes: Any) -> Origin:
+    """Of a NaN that a square root made in the backward of an activation."""
+    made = Origin(
+        Phase.BACKWARD, "nan", "sqrt", "blocks.3.act", "RootNorm", ("", "blocks", "blocks.3", "blocks.3.act"),
+        line=CodeLine("/home/me/models/norm.py", 41, "forward", "return x / torch.sqrt(variance) * self.gain"),
+        inner_line=CodeLine("/tmp/ipykernel_123/4567.py", 12, "backward", "return grad / (2 * root)"),
+        inputs=(
+            Range("variance", (64, 128, 1), "float32", 0.0, 3.1, 17, 0, 0),
+            Range("gradient of the output", (64, 128, 256), "float32", -2.1e-3, 1.9e-3, 120_334, 3, 1),
+        ),
+        parameters=(Range("gain", (256,), "float32", 0.98, 1.02, 0, 0, 0),),
+        samples=(3, 17),
+        advice="Use torch.sqrt(variance + eps) with eps = 1e-6.",
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def batch(amount: int = 6, side: int = 8, **changes: Any) -> BatchView:
+    """Pictures of one colour each, the worst first: sample 0 is red all over."""
+    pictures = np.zeros((amount, side, side, 3), np.uint8)
+    pictures[0, ..., 0] = 255
+    pictures[1:, ..., 2] = 128
+    made = BatchView(
+        "pictures", (f"input ({amount}, 3, {side}, {side}) float32, -2.1 to 2.6",), tuple(range(amount)),
+        tuple("cat" if i % 2 else "ship" for i in range(amount)), np.linspace(6, 0.1, amount), pictures,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def stop(**changes: Any) -> Stop:
+    why = "grad_norm > 5 * median(grad_norm, 100): 18.3 > 5 × 2.11"
+    return replace(Stop("main", 4, True, why, breakpoint=1, loss=0.7, batch=batch()), **changes)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from nbdebug.debugger_stops import Investigator, reader_of_conditions
 from nbdebug.debugger_probes import module_probes
 from nbdebug.probes.governor import Governor
 from nbdebug.probes.instruments import Instruments
@@ -98,7 +99,10 @@ def watched(
     recorder, governor, broken = Recorder(), Governor(budget), []
     instruments = Instruments(lambda name, text: broken.append(text), module_probes, probes=probes, layers=layers)
     shelf = Shelf(1 << 28, folder=lambda: None, spill=False, complain=lambda why: None)
-    session = Session(model, trainer, recorder, instruments, governor, shelf, lambda run: None)
+    understand = reader_of_conditions(model, trainer)
+    session = Session(
+        model, trainer, recorder, instruments, governor, shelf, lambda run: None, Investigator(), understand
+    )
     return Watched(session, recorder, instruments, governor, broken)
 
 

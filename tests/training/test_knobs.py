@@ -168,6 +168,8 @@ def test_clipping_leaves_non_finite_gradients_alone() -> None:
     debugger = Debugger(model, Trainer(torch.optim.SGD(parameters, 0.0), None, [0], step=step))
     debugger.set(clip_norm=1.0)
     debugger.run(steps=1)
+    assert debugger.state == "paused"
+    debugger.step()
     assert parameters[0].grad.tolist() == [float("inf"), 1.0]
     assert parameters[1].grad.tolist() == [1.0, 2.0]
     debugger.close()

@@ -27,10 +27,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nbdebug.records.commands import Changes, Clip, ClipMode, InitScheme, Reinitialize, SetKnobs
+from nbdebug.records.commands import Changes, Clip, ClipMode, InitScheme, Reinitialize, SetKnobs, Skip
 from nbdebug.records.errors import CommandError
 from nbdebug.records.runs import Change, Intervention, OutsideEdit, Reseed
 from nbdebug.training import initialization, rng, script, snapshots
+from nbdebug.training.guard import Guard
 from nbdebug.training.knobs import Knobs
 from nbdebug.training.loop import Loop
 from nbdebug.training.modules import roots
@@ -115,7 +116,9 @@ class Player:
                         parameter.mul_(0.9)
         self.knobs = Knobs(self.model, self.trainer)
         self.loop = Loop(self.model, self.trainer, nullcontext)
-        self.hooks = UpdateHooks(self.trainer.optimizers, self.knobs, Silent(), busy=lambda: False)
+        self.hooks = UpdateHooks(
+            self.trainer.optimizers, self.knobs, Silent(), Guard(self.model, self.trainer), busy=lambda: False
+        )
         self.hooks.attach()
         self.random: dict[int, RandomState] = {}
         for change in case.before:
@@ -155,6 +158,8 @@ class Player:
                         optimizer.state.clear()
                     for parameter in redrawn.parameters:
                         optimizer.state.pop(parameter, None)
+            case Skip():
+                self.loop.cursor.take()
             case Reseed(seed) if index in self.case.reseeded:
                 torch.manual_seed(seed)
                 self.random[index] = RandomState.capture()
@@ -433,6 +438,11 @@ CASES: dict[str, Case] = {
     ),
     "odd in every way": Case(ODD, [(12, 2, lr(2e-3)), (15, 3, init("default", "1"))], (20, 4), start=(10, 2)),
     "modules that count": Case(COUNTING, [(12, 1, lr(0.02))], (20, 2), start=(9, 1)),
+    "batches left out": Case(
+        zoo("cnn, frozen norm, dropout", "adam", jitter=True),
+        [(0, 0, Skip()), (7, 0, Skip()), (7, 0, lr(0.02)), (17, 0, Skip()), (17, 1, Skip()), (17, 1, Skip())], (30, 1),
+    ),
+    "batches left out, generators everywhere": Case(NUMPY, [(5, 0, Skip()), (6, 0, Reseed(2)), (7, 0, Skip())], (9, 0)),
     "knobs set before the start": Case(
         zoo("transformer", "adam") + schedule("ExponentialLR(optimizer, 0.9)"),
         [(2, 0, clip(VALUE))], (25, 1), before=[lr(0.01), clip(NORM), dropout(0.3)],

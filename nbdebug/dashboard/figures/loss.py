@@ -8,20 +8,22 @@ it is seen to leave there. What is not finite cannot be placed on the axis: it i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
 
-from nbdebug.dashboard import ability, theme, words
+from nbdebug.dashboard import ability, breakpoints, theme, words
 from nbdebug.dashboard.figures import landmarks, marks
-from nbdebug.dashboard.figures.panel import Array, Drawing, Floats, cover
+from nbdebug.dashboard.figures.panel import Array, Drawing, Floats, Json, cover
 from nbdebug.dashboard.tree import Legend, training
 from nbdebug.records.view import Points, RunView, View
 
 MOST_MARKERS = 80
 EDGE = 0.965
+SIGNAL = "loss"  # as conditions call what this chart shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,11 @@ class Loss:
         curves = (each for run in view.runs for each in (run.run, run.train, run.smooth, run.val))
         status = view.status
         here = ability.here(view)
-        return (*curves, *view.marks, view.snapshots, self._legend.choices, status.run, here, status.last_step)
+        stop = marks.stopped(view)
+        lines = json.dumps(breakpoints.aims(view, SIGNAL))
+        return (
+            *curves, *view.marks, view.snapshots, self._legend.choices, status.run, here, status.last_step, lines, stop
+        )  # fmt: skip
 
     def draw(self, view: View) -> Drawing:
         """All points of the drawn runs, and the marks as lines and labels."""
@@ -67,7 +73,7 @@ class Loss:
             readout=readout(view, len(runs)),
             structure=_structure(runs, tones),
             arrays=self._curves(runs, forks) | _edge_arrays(runs) | landmarks.arrays(view, runs, forks, best),
-            layout={**marks.lines(view, runs, tones), "meta": {"log": _positive(runs)}},
+            layout={**marks.lines(view, runs, tones), "meta": {"log": _positive(runs), "breaks": _breaks(view)}},
             traces={trace_name(run, "val"): {"mode": _val_mode(run)} for run in runs}
             | landmarks.patches(runs, forks, best, tones),
         )
@@ -185,6 +191,11 @@ def readout(view: View, drawn: int) -> str:
 
 def _structure(runs: Sequence[RunView], tones: Mapping[str, str]) -> Hashable:
     return tuple((run.run.name, run.run.title, tones[run.run.name]) for run in runs)
+
+
+def _breaks(view: View) -> Json:
+    """The breakpoints on the loss, and the trace whose last value is the latest."""
+    return breakpoints.aims(view, SIGNAL) | {"trace": f"{words.plain(view.status.run)} train"}
 
 
 def _positive(runs: Sequence[RunView]) -> bool:

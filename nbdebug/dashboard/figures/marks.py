@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from nbdebug.dashboard import ability, theme, words
+from nbdebug.dashboard import ability, breakpoints, theme, words
 from nbdebug.dashboard.figures.panel import Json
 from nbdebug.records.runs import Mark
+from nbdebug.records.stops import Stop
 from nbdebug.records.view import RunView, View
 
 MOST_LINES = 60
@@ -22,9 +23,13 @@ LABEL_SHARE = 0.018  # of the chart's width, a letter
 def lines(view: View, runs: Sequence[RunView], tones: Mapping[str, str]) -> dict[str, Json]:
     """A dashed line for every intervention of the drawn ``runs``; the latest few are labelled, on three heights."""
     shown, last = {run.run.name: run.run.shown for run in runs}, span(runs)
-    merged = merge_marks([mark for mark in view.marks if mark.run in shown], last)[-MOST_LINES:]
+    told = [mark for mark in view.marks if mark.run in shown and not _tells_of(mark, view.stop)]
+    merged = merge_marks(told, last)[-MOST_LINES:]
     levels = _levels(merged, last)
     shapes, labels = _here(view)
+    if view.stop is not None and view.stop.run in shown:
+        for made, into in zip(_stop(view.stop, last), (shapes, labels), strict=True):
+            into.append(made)
     for index, mark in enumerate(merged):
         colour = theme.tone(tones[mark.run])
         line = {"color": colour, "width": 1.1, "dash": "dash"}
@@ -49,6 +54,29 @@ def _here(view: View) -> tuple[list[Json], list[Json]]:
         "font": {"size": 10.5, "color": theme.tone("ink")},
     }  # fmt: skip
     return [{"type": "line", "x0": step, "x1": step, "yref": "paper", "y0": 0, "y1": 1, "line": line}], [label]
+
+
+def stopped(view: View) -> str:
+    """What the line of a stop depends on."""
+    stop = view.stop
+    return "" if stop is None else f"{breakpoints.tone(stop)} {stop.step} {stop.before_update} {stop.run}"
+
+
+def _tells_of(mark: Mark, stop: Stop | None) -> bool:
+    """Whether a mark says the same as the line of the present stop."""
+    return stop is not None and (mark.run, mark.step) == (stop.run, stop.step) and mark.text.startswith("stopped")
+
+
+def _stop(stop: Stop, last: float) -> tuple[Json, Json]:
+    """A full line where training stopped within a step, and its label at the foot."""
+    colour, left = theme.tone(breakpoints.tone(stop)), _leans_left(stop.step, last)
+    at = {"type": "line", "x0": stop.step, "x1": stop.step, "yref": "paper", "y0": 0, "y1": 1}
+    label = {
+        "x": stop.step, "y": 0, "yref": "paper", "text": "◼ stopped", "showarrow": False, "yanchor": "bottom",
+        "yshift": 22, "xanchor": "right" if left else "left", "xshift": -3 if left else 3,
+        "hovertext": words.plain(breakpoints.sentence(stop)), "font": {"size": 10.5, "color": colour},
+    }  # fmt: skip
+    return {**at, "line": {"color": colour, "width": 1.6}}, label
 
 
 def _levels(marks: Sequence[Mark], last_step: float) -> dict[int, int]:

@@ -8,13 +8,14 @@ the largest of all; the worst few layers have the traces ``line 1`` to ``line 3`
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import plotly.graph_objects as go
 
-from nbdebug.dashboard import theme, words
+from nbdebug.dashboard import breakpoints, theme, words
 from nbdebug.dashboard.figures import rowwise
 from nbdebug.dashboard.figures.gradient_flow import power_ticks
 from nbdebug.dashboard.figures.panel import Array, Drawing, Floats, Json, cover
@@ -78,8 +79,9 @@ class OverTimePanel:
         self._lens = lens or Lens()
 
     def inputs(self, view: View) -> tuple[object, ...]:
-        """The tracks, the rows, and which layer is chosen: of many, it has a line for that."""
-        return (self._tracks(view), self._lens.rows(view), self._lens.quantity, self._lens.layer)
+        """The tracks, the rows, which layer is chosen (of many, it has a line for that), and the breakpoints on it."""
+        breaks = json.dumps(breakpoints.aims(view, str(self._lens.quantity)))
+        return (self._tracks(view), self._lens.rows(view), self._lens.quantity, self._lens.layer, breaks)
 
     def draw(self, view: View) -> Drawing:
         """The values as recorded; on a log axis what is not positive is left out and counted."""
@@ -96,7 +98,11 @@ class OverTimePanel:
             readout=readout(lines, view.layers.step),
             structure=(lines.groups or lines.own, quantity),
             arrays=arrays,
-            layout={"yaxis": axis, "meta": {"lit": _lit(lines)} | _names(lines), **_band(quantity, ends)},
+            layout={
+                "yaxis": axis,
+                "meta": {"lit": _lit(lines), "breaks": breakpoints.aims(view, str(quantity))} | _names(lines),
+                **_band(quantity, ends),
+            },
             traces={name: {"meta": _called(row)} for name, row in zip(lines.names, lines.rows, strict=True)},
             title=title,
         )

@@ -1,0 +1,1 @@
+"""Breakpoints: the language of their conditions, which reads signals and nothing else."""
