@@ -8,6 +8,7 @@ everything is looked at in every step (see :mod:`nbdebug.training.halts`).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ from torch.optim import Optimizer
 from nbdebug.training.modules import Model, named_modules, named_parameters
 from nbdebug.training.trainer import Trainer
 
-TURNS = 64  # so many steps until everything was looked at once
-FEWEST = 1  # tensor looked at after each step, at least
+TURNS = 64  # so many steps until all small tensors were looked at once
+PIECE = 1 << 15  # elements looked at after a step, of a larger tensor
 NORMED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MOST_SKIPPED = 20  # updates in a row; a scale of 65,536 is below 1 after 17
 
@@ -100,7 +101,7 @@ class Guard:
         self._trainer = trainer
         self._excused: set[int] = set()
         self._watched: list[tuple[What, str, torch.Tensor]] = []
-        self._turn = 0
+        self._turn = self._offset = 0
         self.begun = 0
         self._skipped = 0
         self._updates = 0
@@ -128,7 +129,9 @@ class Guard:
         self.broke_off = None
 
     def _take_stock(self) -> None:
-        self._watched = [each for each in self._everything() if id(each[2]) not in self._excused]
+        """On a device, nothing is looked at in turns: reading would wait for it."""
+        known = (each for each in self._everything() if id(each[2]) not in self._excused)
+        self._watched = [each for each in known if each[2].device.type == "cpu"]
 
     # -- at the measure point -----------------------------------------------------------------------------------
 
@@ -206,20 +209,28 @@ class Guard:
         return None if loss is None or math.isfinite(loss) else Reason(What.LOSS, value=loss)
 
     def damage(self) -> Reason | None:
-        """The first weight, optimizer state or buffer that is not finite but was."""
-        self._take_stock()
-        return _first_bad(self._watched)
+        """The first weight, optimizer state or buffer that is not finite but was; waits for the device."""
+        return _first_bad([each for each in self._everything() if id(each[2]) not in self._excused])
 
     def _in_turn(self) -> Reason | None:
         if self.thorough:
             return self.damage()
         if self._turn >= len(self._watched):
             self._take_stock()
-            self._turn = 0
-        count = max(FEWEST, len(self._watched) // TURNS)
-        part = self._watched[self._turn : self._turn + count]
-        self._turn += count
-        return _first_bad([each for each in part if each[2].device.type == "cpu"])
+            self._turn = self._offset = 0
+            if not self._watched:
+                return None
+        what, name, tensor = self._watched[self._turn]
+        if tensor.numel() > PIECE and tensor.is_contiguous():
+            piece = tensor.detach().view(-1)[self._offset : self._offset + PIECE]
+            self._offset += PIECE
+            if self._offset >= tensor.numel():
+                self._turn, self._offset = self._turn + 1, 0
+            return _first_bad([(what, name, piece)])
+        small = itertools.takewhile(lambda each: each[2].numel() <= PIECE, self._watched[self._turn + 1 :])
+        part = [self._watched[self._turn], *itertools.islice(small, len(self._watched) // TURNS)]
+        self._turn += len(part)
+        return _first_bad(part)
 
     def _everything(self) -> Iterator[tuple[What, str, torch.Tensor]]:
         parameters = {id(p): name for name, p in named_parameters(self._model).items()}

@@ -132,7 +132,7 @@ class Knobs:
         A rate that is a tensor on a device is returned as such.
         """
         groups, clip = self.groups, self.clip
-        rates: tuple[Rate, ...] = (_in_force(groups[0]),)
+        rates: tuple[Rate, ...] = (_in_force(groups[0]),) if groups else ()
         if len(groups) > 1:
             rates += tuple(_in_force(group) for group in groups)
         norm = clip.threshold if clip.mode is ClipMode.NORM else math.inf
@@ -147,7 +147,7 @@ class Knobs:
             before = known.get(group.name, group)
             group.factor, group.first_lr = before.factor, before.first_lr
         self.dropout_layers = {name: m for name, m in named_modules(self.model).items() if _drops(m)}
-        names = [Series(Signal.LEARNING_RATE)]
+        names = [Series(Signal.LEARNING_RATE)] if self.groups else []
         if len(self.groups) > 1:
             names += [Series(Signal.LEARNING_RATE, group.name) for group in self.groups]
         names += [Series(Signal.CLIP_NORM), Series(Signal.CLIP_VALUE)]
@@ -240,13 +240,15 @@ class Knobs:
     def _shares(self) -> list[float]:
         """Each group's rate as a share of the first one's, remembered over a rate of zero."""
         asked = [group.asked for group in self.groups]
-        if asked[0] > 0:
+        if asked and asked[0] > 0:
             self._last_shares = {group.name: rate / asked[0] for group, rate in zip(self.groups, asked, strict=True)}
         return [self._last_shares.get(group.name, 1.0) for group in self.groups]
 
     def _rate_mistakes(self, lr: float | Mapping[str, float] | None) -> list[str]:
         if lr is None:
             return []
+        if not self.groups:
+            return ["lr can't be set: the optimizer's groups have no 'lr'"]
         flat = [group.name for group in self.groups if group.scheduled and group.base == 0]
         if flat:
             return [f"lr can't be set: the schedule of {flat[0] or 'this optimizer'} starts from a rate of 0, and is a "
@@ -305,6 +307,8 @@ def _rate_groups(trainer: Trainer) -> Iterator[RateGroup]:
         several = len(optimizer.param_groups) > 1
         has_schedule = any(each is optimizer or each is None for each in scheduled)
         for index, group in enumerate(optimizer.param_groups):
+            if "lr" not in group:  # an optimizer of one's own need not have one
+                continue
             own = str(group.get("name", index)) if several else ""
             name = ".".join(part for part in (prefix, own) if part)
             yield RateGroup(name, optimizer, index, has_schedule, optimizer in peaks, float(group["lr"]))

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from nbdebug import Debugger, Trainer
+from nbdebug.training.guard import Guard
+from nbdebug.training.update import out_of_modes
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Task = tuple[nn.Module, list[Batch]]
@@ -172,6 +174,25 @@ class Plain:
         """Nothing was opened."""
 
 
+class Checked(Plain):
+    """The finite check alone: gradients before each update, a part of weights and optimizer state after each step."""
+
+    def __init__(self, model_name: str) -> None:
+        super().__init__(model_name)
+        data: list[Batch] = [next(self.batches)]
+        self.guard = Guard(self.model, Trainer(self.optimizer, F.cross_entropy, data))
+        self.guard.begin()
+        self.guard.armed = True
+
+    def record(self) -> None:
+        self.guard.begin_step()
+        with out_of_modes(), torch.no_grad():
+            self.guard.glance(self.optimizer)
+
+    def told(self, loss: float) -> None:
+        assert self.guard.after_step(loss, skipped=False) is None
+
+
 class Recipe(Plain):
     """What forums advise: mean and largest |g| of every parameter, read one by one; nothing else."""
 
@@ -271,6 +292,7 @@ class Watched:
 BUDGETED = "nbdebug normal, default budget"
 WAYS: dict[str, Callable[[str], Way]] = {
     "plain loop again": Plain,
+    "the finite check alone": Checked,
     "nbdebug light": lambda name: Watched(name, budget=None, probes="light"),
     "nbdebug normal": lambda name: Watched(name, budget=None, probes="normal"),
     "nbdebug deep": lambda name: Watched(name, budget=None, probes="deep"),

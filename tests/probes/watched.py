@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from nbdebug.debugger_stops import Investigator, reader_of_conditions
 from nbdebug.debugger_probes import module_probes
+from nbdebug.debugger_stops import Investigator, reader_of_conditions
 from nbdebug.probes.governor import Governor
 from nbdebug.probes.instruments import Instruments
 from nbdebug.records.commands import Start

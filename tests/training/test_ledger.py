@@ -54,7 +54,8 @@ class Kept:
 
 def make(patience: int = 0) -> tuple[Ledger, Kept, list[tuple[int, float]]]:
     kept, arrived = Kept(), []
-    return Ledger(kept, lambda t: Late(t, patience), lambda step, loss, skipped: arrived.append((step, loss))), kept, arrived
+    ledger = Ledger(kept, lambda t: Late(t, patience), lambda step, loss, skipped: arrived.append((step, loss)))
+    return ledger, kept, arrived
 
 
 def test_rows_come_in_blocks_and_whole() -> None:
