@@ -99,13 +99,11 @@ class Halts:
         session, self._reason, self._late = self._session, reason, late
         guard = session.stepper.guard
         session.stepper.scalers.forget_the_step()
-        start = None if session.loop.doubt else self._way_to(place, sound=reason.is_fault)
-        if start is None:
+        journey = None if session.loop.doubt else self._way_to(place, sound=reason.is_fault)
+        if journey is None:
             self._stay(reason, NO_WAY_BACK)
             return
-        guard.armed, guard.thorough = True, searching and reason.is_fault
-        guard.hit, guard.accepted = None, False
-        journey = Journey(session, start, place, start, self._arrive)
+        guard.thorough, guard.accepted = searching and reason.is_fault, False
         session.begin_quietly()
         try:
             session.travel(journey)
@@ -121,12 +119,16 @@ class Halts:
         else:
             self._stand(reason, step + 1, before_update=True, note=note)
 
-    def _way_to(self, place: Place, *, sound: bool) -> Kept | None:
-        """The snapshot from which a place is reached; a sound one, where something became bad."""
-        try:
-            return self._session.course.way_to(place, _is_sound if sound else None)
-        except CommandError:
-            return None
+    def _way_to(self, place: Place, *, sound: bool) -> Journey | None:
+        """The way to a place: from a sound snapshot where something became bad, if one leads there; else from any."""
+        session = self._session
+        for wanted in (_is_sound, None) if sound else (None,):
+            try:
+                start = session.course.way_to(place, wanted)
+                return Journey(session, start, place, start, self._arrive)
+            except CommandError as error:
+                LOG.debug("nbdebug: no way back to step %d: %s", place.step, error)
+        return None
 
     def _arrive(self) -> str:
         """The model is where it was before the step."""
@@ -272,6 +274,10 @@ class Halts:
             epoch = timeline.lines[place.run].first_epoch + list(ends).index(place.step) + 1
             return replace(place, epoch=epoch)
         return place
+
+    def called_off(self) -> None:
+        """The way back was called off, or could not be gone to its end."""
+        self._session.stepper.guard.thorough = self._skips = False
 
     # -- going on -----------------------------------------------------------------------------------------------
 

@@ -73,6 +73,7 @@ class Passage:
         session, journey = self._session, self.journey
         assert journey is not None
         ticket, self.ticket = self.ticket, None
+        session.halts.called_off()
         self._back_to_the_start_of(journey)
         session.paused_by_itself = True
         session.become(State.PAUSED, why)

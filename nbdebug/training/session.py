@@ -165,7 +165,7 @@ class Session:
         self._ensure_thread()
         return ticket
 
-    def call(self, what: str, function: Callable[[], Any]) -> Any:
+    def call(self, what: str, function: Callable[[], Any], holder: Reservation | None = None) -> Any:
         """Run something on the training thread, between two steps, and return what it gives, or raise what it raises.
 
         It must leave everything as it is. ``what`` says in words what it is.
@@ -173,12 +173,17 @@ class Session:
         if self.on_training_thread():
             return function()
         errand = Errand(what, function)
-        ticket = self._mailbox.post(errand)
+        ticket = self._mailbox.post(errand, holder)
         self._ensure_thread()
         ticket.wait()
         if errand.error is not None:
             raise errand.error
         return errand.result
+
+    @property
+    def is_called_off(self) -> bool:
+        """Whether somebody asks to pause, stop or close, who is not heard while something long is run by ``call``."""
+        return self._mailbox.closed or self._mailbox.asks_for(Pause, Stop)
 
     @property
     def is_reserved(self) -> bool:

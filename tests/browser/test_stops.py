@@ -14,7 +14,9 @@ from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.status import State
 from nbdebug.records.view import View
 from tests.browser.bare_page import BarePage
+from tests.browser.dashboard_page import SETUP, DashboardPage
 from tests.dashboard import views
+from tests.harness.notebook_page import Notebooks
 
 REFUSAL = "there is no signal los\n    los > 3\n    ^\nDid you mean loss?"
 EVIL = "<img src=x onerror=alert(1)>"
@@ -250,3 +252,56 @@ def test_a_click_on_a_chart_of_layers_breaks_on_all_or_on_the_one_picked(scene: 
     page.page.pump(0.5)
     assert aim(page, "over_time", 0.02).startswith('update_ratio["layer0"] > ')
     assert aim(page, "over_time", 0.02, shift=True).startswith('update_ratio["layer0"] < ')
+
+
+IN_A_NOTEBOOK = """
+debugger = make()
+before = [p.detach().clone() for p in debugger._model.parameters()]
+display(debugger)
+"""
+LOOK = """
+current = debugger.current
+batch, gradient, activation = current.batch[0], current.grad("0"), current.activation("1")
+print(tuple(batch.shape), tuple(gradient.shape), tuple(activation.shape), bool(activation.min() == 0), current.step)
+"""
+
+
+def test_a_breakpoint_from_typing_to_going_on_in_a_notebook(notebooks: Notebooks) -> None:
+    notebook = notebooks.open(SETUP + IN_A_NOTEBOOK, LOOK)
+    notebook.run_cell(0)
+    board = DashboardPage(notebook)
+    board.show()
+    with notebook.kernel() as kernel:
+        field = board.control("Break when")
+        if not field.is_visible():
+            board.root.get_by_role("button", name="Breakpoints").click()
+        field.fill("grad_nrom > 0")
+        field.press("Enter")
+        board.root.get_by_text("Did you mean grad_norm", exact=False).first.wait_for()
+        field.fill("step > 12 and grad_norm > 0")
+        field.press("Enter")
+        notebook.poll(lambda: kernel.evaluate("len(debugger.breakpoints)") == 1, waiting_for="the breakpoint")
+        board.press("Run")
+        board.root.get_by_text("stopped at step 13, before the update", exact=False).first.wait_for()
+        assert kernel.evaluate("debugger.status.step") == 12
+        board.open_tab("Batch")
+        board.root.get_by_text("batch[0] (32, 10) float32", exact=False).first.wait_for()
+        assert notebook.run_cell(1).strip() == "(32, 10) (32, 10) (32, 32) True 13"
+        board.control("Type a rate").fill("0.01")
+        board.control("Type a rate").press("Enter")
+        notebook.poll(
+            lambda: kernel.evaluate("debugger._session.knobs.groups[0].in_force") == 0.01, waiting_for="the rate"
+        )
+        assert kernel.evaluate("debugger.current.stop is not None")
+        board.press("Resume from the stop")
+        board.root.get_by_text("stopped at step 14, before the update", exact=False).first.wait_for()
+        board.root.get_by_role("checkbox", name="grad_norm", exact=False).uncheck()
+        board.press("Skip the batch")
+        notebook.poll(
+            lambda: kernel.evaluate("debugger._session.loop.cursor.batch") == 4, waiting_for="the batch left out"
+        )
+        board.press("+1 epoch")
+        notebook.poll(lambda: kernel.evaluate("debugger.status.epoch") >= 2, waiting_for="the epoch's end")
+        steps = kernel.evaluate("debugger.history['loss/train'].steps.tolist()")
+        assert steps == list(range(1, len(steps) + 1)) and len(steps) == 19
+        assert kernel.evaluate("[debugger.breakpoints[0].hits, debugger.breakpoints[0].enabled]") == [2, False]

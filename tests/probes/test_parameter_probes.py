@@ -262,6 +262,8 @@ def test_zero_gradients_and_what_is_not_finite_are_shares() -> None:
     with torch.no_grad():
         model[2].weight[0, :4] = math.nan
     case.run(1)
+    assert case.session.state == "paused", "before its update"
+    case.run(1)
     assert case.recorder.layer(Signal.GRADIENT_NON_FINITE, "2")[2] == 1.0
     assert math.isnan(case.recorder.layer(Signal.GRADIENT_MAX, "2")[2])
     case.session.close()

@@ -111,7 +111,7 @@ def test_a_non_finite_loss_pauses_once_and_can_be_resumed() -> None:
     debugger.run(steps=8)
     assert (debugger.state, debugger.status.step) == (State.PAUSED, 3)
     assert "NaN" in debugger.status.message
-    assert [finding.cause for finding in debugger.findings] == ["nan_loss"]
+    assert [finding.severity for finding in debugger.findings] == ["critical"]
     debugger.resume()
     debugger.wait()
     assert (debugger.state, debugger.status.step) == (State.IDLE, 8)
