@@ -119,8 +119,10 @@ class Guard:
     def begin(self) -> None:
         """Training sets out: what is not finite already is meant so, or will show."""
         self.begun += 1
-        known = list(self._everything())
-        self._excused = {id(tensor) for _, _, tensor in known if not _is_finite([tensor])}
+        known = [tensor for _, _, tensor in self._everything()]
+        norms = torch._foreach_norm([tensor.detach() for tensor in known]) if known else ()
+        suspects = [tensor for tensor, norm in zip(known, norms, strict=True) if not math.isfinite(float(norm))]
+        self._excused = {id(tensor) for tensor in suspects if not _is_finite([tensor])}
         self._take_stock()
 
     def begin_step(self) -> None:

@@ -54,6 +54,7 @@ class Halts:
         self._applied = 0
         self._skips = False
         self._late = False
+        self._on_the_way = False
 
     # -- stopping -----------------------------------------------------------------------------------------------
 
@@ -105,11 +106,12 @@ class Halts:
             return
         guard.thorough, guard.accepted = searching and reason.is_fault, False
         session.begin_quietly()
+        self._on_the_way = True
         try:
             session.travel(journey)
-        except CommandError as error:
+        except CommandError as error:  # the model is at the snapshot that the way begins with
             guard.thorough = False
-            self._stay(reason, f"{NO_WAY_BACK} {error}.")
+            self._stand(reason, session.loop.step, before_update=False, note=f"{error}.")
 
     def _stay(self, reason: Reason, note: str) -> None:
         """There is no way back."""
@@ -148,6 +150,7 @@ class Halts:
     def _stand(self, reason: Reason, step: int, *, before_update: bool, note: str = "") -> None:
         """Say that training stands here, and why."""
         session, run = self._session, self._session.timeline.current
+        self._on_the_way = False
         held = self._hold(again=bool(note)) if before_update else None
         origin, batch, loss = self._look(reason, held)
         self.stop = Stop(run, step, before_update, self._why(reason, origin), reason.breakpoint, loss, origin, batch)
@@ -220,6 +223,8 @@ class Halts:
             CommandError: it can't be gone back to.
         """
         session = self._session
+        if session.state is State.FAILED:
+            raise CommandError("the latest step raised an error: post_mortem() goes to before it")
         if self.stop is not None and self.stop.before_update:
             held = self._hold()
             if held is None:
@@ -244,7 +249,7 @@ class Halts:
         session.come_to_rest()
         place = self._before_the_latest()
         start = session.course.way_to(place)
-        present, batch, following = session.snapshot(), loop.batch, session.following
+        present, batch, following, stop = session.snapshot(), loop.batch, session.following, self.stop
         armed, session.stepper.guard.armed = session.stepper.guard.armed, False
         try:
             journey = Journey(session, start, place, start, str)
@@ -260,8 +265,7 @@ class Halts:
             session.turns.let_go()
             session.stepper.guard.armed = armed
             session.restore(present)
-            session.timeline.here = here
-            loop.batch = batch
+            session.timeline.here, loop.batch, self.stop = here, batch, stop
             session.follow(following)
 
     def _before_the_latest(self) -> Place:
@@ -275,9 +279,14 @@ class Halts:
             return replace(place, epoch=epoch)
         return place
 
+    @property
+    def under_way(self) -> bool:
+        """Whether the model is on its way to a stop, where training will stand still anyway."""
+        return self._on_the_way
+
     def called_off(self) -> None:
         """The way back was called off, or could not be gone to its end."""
-        self._session.stepper.guard.thorough = self._skips = False
+        self._session.stepper.guard.thorough = self._skips = self._on_the_way = False
 
     # -- going on -----------------------------------------------------------------------------------------------
 

@@ -464,6 +464,9 @@ class Session:
             return
         if self._reserved is not None and ticket.holder is not self._reserved and ends:
             self._reserved.cancelled = True
+        if self.halts.under_way and isinstance(command, Pause):
+            self._settle(ticket, self._controller.success(command, "training is coming to a stop"))
+            return
         if self._passage.journey is not None and ends:
             self._end_passage(self._passage.call_off("called off"))
         outcome = self._controller.apply(command)
@@ -526,6 +529,7 @@ class Session:
             if progress.epoch_over and not stopped:
                 stopped = self._finish_epoch()
         except StepStopped as stop:
+            stop.with_traceback(None)  # its frames hold the whole step
             self._count_the_stride(len(progress.losses))
             self.halts.within(stop.reason)
             return

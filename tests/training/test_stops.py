@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -421,6 +422,7 @@ def test_activation_gradient_and_loss_are_those_of_the_step_and_looking_changes_
     assert any(torch.equal(activation, each[0]) for each in seen.values())
     assert same(state_of(case), before)
     assert torch.equal(case._session.random.state().torch_cpu, random.torch_cpu)
+    assert case.current.stop is not None and case.current.step == 9
     case.resume()
     case.wait()
     history = case.history["loss/train"]
@@ -488,6 +490,47 @@ def test_after_an_error_one_can_look_and_leave_the_batch_out() -> None:
         case.post_mortem()
     with pytest.raises(CommandError, match="no batch is at hand"):
         case.skip()
+    case.close()
+
+
+def test_a_step_that_is_over_can_be_looked_into_wherever_training_stands() -> None:
+    case, other = debugger(data()), debugger(data())
+    case.run(epochs=1)
+    other.run(steps=11)
+    assert case.current.activation("4").shape == (6, 3) and case.current.step == 12
+    other.break_at(step=12)
+    other.start(steps=5)
+    other.wait()
+    for layer in ("0", "1.bias", "4"):
+        assert torch.equal(case.current.grad(layer), other.current.grad(layer))
+    assert torch.equal(case.current.activation("3"), other.current.activation("3"))
+    assert case.current.loss == case.history["loss/train"].values[-1]
+    case.run(epochs=1)
+    other.resume()
+    other.wait()
+    other.run(steps=8)
+    assert same(state_of(case), state_of(other))
+    case.close()
+    other.close()
+
+
+def test_a_pause_on_the_way_to_a_stop_does_not_call_it_off() -> None:
+    class Slow(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.01)
+            return x
+
+    model = nn.Sequential(*network(), Slow())
+    case = debugger(poisoned(30, count=40), model)
+    case.start(epochs=1)
+    while case.state is not State.REWINDING:
+        time.sleep(0.001)
+    case.pause()
+    case.wait()
+    assert (case.state, case.status.step, case.current.step) == (State.PAUSED, 30, 31)
+    case.resume()
+    case.wait()
+    assert case.status.step == 40 and list(case.runs) == ["main"]
     case.close()
 
 
