@@ -14,6 +14,8 @@ from torch import nn
 
 from nbdebug import debugger_manifest, debugger_places, debugger_probes
 from nbdebug.dashboard.dashboard import Dashboard
+from nbdebug.debugger_finder import RateFinding
+from nbdebug.debugger_refit import Refitting
 from nbdebug.debugger_steering import Steering
 from nbdebug.debugger_stops import Current, Investigator, Stopping, reader_of_conditions
 from nbdebug.journal.history import History
@@ -21,7 +23,7 @@ from nbdebug.journal.journal import Journal
 from nbdebug.probes import presets
 from nbdebug.probes.governor import Governor
 from nbdebug.probes.instruments import Instruments
-from nbdebug.records.commands import Command, Compare, Outcome
+from nbdebug.records.commands import Command, Compare, FindLr, Outcome
 from nbdebug.records.cost import Cost
 from nbdebug.records.errors import ClosedError, collect
 from nbdebug.records.findings import Cause, Finding, Severity
@@ -38,7 +40,7 @@ from nbdebug.training.trainer import Trainer
 LOG = logging.getLogger("nbdebug")
 
 
-class Debugger(Steering, Stopping):
+class Debugger(Steering, Stopping, Refitting, RateFinding):
     """A debugger for one training run: displays as a live dashboard, and does all of it by method too.
 
     Training runs on a thread of its own; all methods may be called from any other thread. Changes are applied between
@@ -160,6 +162,8 @@ class Debugger(Steering, Stopping):
         try:
             if isinstance(command, Compare):
                 self._compare_aside(command)
+            elif isinstance(command, FindLr):
+                self._find_lr_aside(command)
             else:
                 self._session.post(command)
         except ClosedError as error:
@@ -204,6 +208,7 @@ class Debugger(Steering, Stopping):
             cost=self.cost,
             breakpoints=self._session.breaks.told,
             stop=self._session.halts.stop,
+            lr_curve=self._lr_curve,
         )
 
     def _knob_states(self) -> KnobStates:

@@ -39,6 +39,7 @@ from nbdebug.records.commands import (
     Step,
     Stop,
     TakeSnapshot,
+    Undo,
     Watch,
 )
 from nbdebug.records.comparison import Comparison
@@ -178,7 +179,9 @@ class Steering:
 
         Options: ``lr`` (all parameter groups in proportion, or a mapping of group to value; under a schedule a factor
         on it), ``clip_norm`` or ``clip_value`` (of each optimizer's own gradients; ``None`` turns clipping off),
-        ``dropout`` (all layers, or a mapping of layer to probability).
+        ``dropout`` (all layers, or a mapping of layer to probability), and those of the optimizer by their names in
+        torch: ``weight_decay``, ``momentum``, ``nesterov``, ``betas`` (or ``beta1``, ``beta2``), ``eps`` … (all groups, or
+        a mapping of group to value). :meth:`undo` takes a change back.
 
         Raises:
             ConfigurationError: lists every unknown name and value out of range; nothing is changed then.
@@ -187,6 +190,14 @@ class Steering:
             options, [] if options else ["nothing to set: give lr, clip_norm, clip_value or dropout"]
         )
         return self._ask(SetKnobs(changes))
+
+    def undo(self) -> Outcome:
+        """Take the latest change of knobs back, from the next step on; called again, the one before it.
+
+        Raises:
+            CommandError: no knob was changed on the way to where the model is.
+        """
+        return self._ask(Undo())
 
     def watch(
         self,

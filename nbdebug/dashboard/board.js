@@ -40,6 +40,7 @@ class Board {
     this.controls = new Controls(command);
     this.breakpoints = new Breakpoints(command);
     this.batch = new Batch();
+    this.finder = new Finder(command);
     this.findings = new Findings();
     this.runs = new Runs(command, (run, drawn) => { if (!this.closed) this.send("overlay", { run, drawn }); });
     this.snapshots = new Snapshots(command);
@@ -58,6 +59,7 @@ class Board {
       over_time: new Lines("over_time", this.choice, this.quantities),
       story: new Chart("story", this.kinds[1].node),
       verdict: new Chart("verdict"),
+      lr_curve: this.finder.chart,
     };
     const add = (condition) => this.breakpoints.add(condition);
     this.aims = [new LossAim(this.charts.loss, "Break at a loss", add), new LayersAim(this.charts.over_time, "Break at a value of layers", add)];
@@ -67,10 +69,11 @@ class Board {
     this.layered = ["gradient_flow", "distributions", "over_time"].map((name) => this.charts[name]);
     this.sinks = { ...this.charts, layers: this.table };
     this.verdict = new Verdict(this.charts.verdict);
-    this.tabs = new Tabs("Layers, runs and batch", [
+    this.tabs = new Tabs("Layers, runs, batch and learning rate", [
       { name: "layers", title: "Layers", panel: h("div", { class: "nbd-layers-tab" }, this.table.node, this.charts.story.node) },
       { name: "runs", title: "Runs", panel: h("div", { class: "nbd-runs-tab" }, this.runs.node, this.verdict.node) },
       { name: "batch", title: "Batch", panel: this.batch.node },
+      { name: "finder", title: "LR finder", panel: this.finder.node },
     ], (tab) => this.openTab(tab));
     this.root = h("div", { class: "nbd", onkeydown: (event) => this.key(event) }, this.grid = h("div", { class: "nbd-grid" }, this.bar.node, h("div", { class: "nbd-left" }, this.controls.node, this.breakpoints.node),
       this.place.node, this.charts.loss.node, this.charts.gradient_flow.node, this.charts.distributions.node, this.charts.over_time.node,
@@ -211,6 +214,7 @@ class Board {
     if (changed.has("outcome")) this.controls.report(this.parts.get("outcome"));
     if (changed.has("breakpoints")) this.breakpoints.update(this.parts.get("breakpoints"));
     if (changed.has("batch")) this.batch.update(this.parts.get("batch"));
+    if (changed.has("finder")) this.finder.update(this.parts.get("finder"));
     if (changed.has("findings")) this.findings.update(this.parts.get("findings"));
     if (changed.has("runs") && this.parts.has("runs")) this.runs.update(this.parts.get("runs"), this.closed);
     if ((changed.has("snapshots") || changed.has("runs")) && this.parts.has("runs")) this.snapshots.update(this.parts.get("snapshots"), this.parts.get("runs"), this.closed);
@@ -245,10 +249,11 @@ class Board {
 
   // What is hidden is not drawn.
   switchCharts() {
-    const { story, verdict } = this.charts;
+    const { story, verdict, lr_curve: curve } = this.charts;
     story.off = this.tabs.name !== "layers";
     verdict.off = this.tabs.name !== "runs" || this.verdict.node.hidden;
-    for (const chart of [story, verdict]) if (!chart.off) chart.dirty = true;
+    curve.off = this.tabs.name !== "finder";
+    for (const chart of [story, verdict, curve]) if (!chart.off) chart.dirty = true;
   }
 
   key(event) {
@@ -281,6 +286,7 @@ class Board {
     this.bar.close(this.closed);
     this.controls.close(this.closed);
     this.breakpoints.close(this.closed);
+    this.finder.close(this.closed);
     for (const aim of this.aims) aim.close(this.closed);
     this.place.update(this.closed);
     for (const pick of [...this.kinds, this.quantities]) pick.close(true);
@@ -292,6 +298,7 @@ class Board {
     this.bar.close("");
     this.controls.close("");
     this.breakpoints.close("");
+    this.finder.close("");
     for (const aim of this.aims) aim.close("");
     for (const pick of [...this.kinds, this.quantities]) pick.close(false);
     this.root.classList.remove("nbd-closed");

@@ -34,9 +34,10 @@ _SCRIPTS = (  # one module together
     "board_stops.js",
     "board_origin.js",
     "board_batch.js",
+    "board_finder.js",
     "board.js",
 )
-_STYLES = ("board.css", "board_layers.css", "board_stops.css")
+_STYLES = ("board.css", "board_layers.css", "board_stops.css", "board_finder.css")
 
 
 @cache

@@ -115,7 +115,10 @@ class StopLine {
     const button = (text, label, name) => h("button", { type: "button", "aria-label": label, onclick: guarded(() => command(name)) }, text);
     this.text = h("span", { class: "nbd-stop-text", role: "status" });
     this.skip = button("Skip batch", "Skip the batch", "skip");
-    this.buttons = h("fieldset", { class: "nbd-stop-buttons" }, button("▶ Resume", "Resume from the stop", "resume"), this.skip, button("Step", "Step on from the stop", "step"));
+    this.onward = [button("▶ Resume", "Resume from the stop", "resume"), button("Step", "Step on from the stop", "step")];
+    this.look = button("Look before the step", "Look before the step", "post_mortem");
+    this.look.title = "put the model to before the step that raised the error, its batch at hand";
+    this.buttons = h("fieldset", { class: "nbd-stop-buttons" }, this.look, this.onward[0], this.skip, this.onward[1]);
     this.node = h("div", { class: "nbd-stop", hidden: true }, this.text, this.buttons);
   }
 
@@ -128,6 +131,8 @@ class StopLine {
     this.buttons.disabled = Boolean(stop.blocked);
     this.buttons.title = stop.blocked;
     this.skip.title = stop.skip;
+    this.look.hidden = !stop.failed;
+    for (const button of this.onward) button.hidden = stop.failed;
   }
 
   close(reason) { if (reason) this.buttons.disabled = true; }

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from nbdebug.dashboard import ability, words
 from nbdebug.dashboard.figures.panel import Json
 from nbdebug.records.commands import AddBreakpoint, Outcome
+from nbdebug.records.status import State
 from nbdebug.records.stops import Breakpoint, Stop
 from nbdebug.records.view import View
 
 LONGEST_TEXT = 1_000
+BACK_AND_SKIP = "go back to before the step, and leave its batch out"
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _SUBJECT = r"""(?P<over>max|min)\(\s*(?P<all>\w+)\s*\)|(?P<name>\w+)\s*(?:\[\s*(?P<layer>"[^"]*"|'[^']*')\s*\])?"""
 _SIMPLE = re.compile(rf"\s*(?:{_SUBJECT})\s*(?P<sign>[<>])=?\s*(?P<value>{_NUMBER})\s*", re.ASCII)
@@ -106,8 +108,10 @@ def aims(view: View, signal: str) -> dict[str, Json]:
 
 
 def stop(view: View) -> Json:
-    """Where training stands within a step and what it can go on with; ``None`` where it does not."""
+    """Where training stands within a step, or that it failed, and what can be done; ``None`` otherwise."""
     made = view.stop
+    if view.status.state is State.FAILED and not view.stored:
+        return _failed(view)
     if made is None or view.stored:
         return None
     return {
@@ -115,7 +119,21 @@ def stop(view: View) -> Json:
         "title": sentence(made),
         "tone": tone(made),
         "blocked": ability.blocked(view),
-        "skip": "leave the batch out" if made.before_update else "go back to before the step, and leave its batch out",
+        "failed": False,
+        "skip": "leave the batch out" if made.before_update else BACK_AND_SKIP,
+    }
+
+
+def _failed(view: View) -> Json:
+    """The user's code raised something: the model can be put to before the step, its batch at hand."""
+    message = view.status.message or "an error was raised"
+    return {
+        "text": " ".join(message.split()),
+        "title": message,
+        "tone": "bad",
+        "blocked": ability.blocked(view),
+        "failed": True,
+        "skip": BACK_AND_SKIP,
     }
 
 

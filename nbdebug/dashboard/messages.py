@@ -18,8 +18,10 @@ from nbdebug.records.commands import (
     DropSnapshot,
     EditBreakpoint,
     EditRun,
+    FindLr,
     InitScheme,
     Pause,
+    PostMortem,
     Reinitialize,
     RemoveBreakpoint,
     Rerun,
@@ -45,6 +47,8 @@ LONGEST_NOTE = 2_000
 LONGEST_NAME = 1_000
 LONGEST_CONDITION = 1_000
 MOST_BREAKPOINTS = 10**9
+LOWEST_RATE, HIGHEST_RATE = 1e-12, 1e6
+FEWEST_RATES, MOST_RATES = 10, 10_000
 FEWEST_SEEDS = 3
 MOST_SEEDS = 12
 
@@ -124,6 +128,13 @@ def _set_lr(message: Mapping[Any, Any]) -> Command:
     return SetKnobs(Changes(lr={group: rate} if group else rate))
 
 
+def _find_lr(message: Mapping[Any, Any]) -> Command:
+    low, high = (_number(message, key, LOWEST_RATE, HIGHEST_RATE) for key in ("low", "high"))
+    if low >= high:
+        raise GarbledError(f"low {low:g} is not below high {high:g}")
+    return FindLr(low, high, _whole(message, "steps", FEWEST_RATES, MOST_RATES))
+
+
 def _set_clip(message: Mapping[Any, Any]) -> Command:
     mode = _choice(message, "mode", ClipMode)
     threshold = _number(message, "threshold", 0.0, 1e12)
@@ -179,10 +190,12 @@ _MAKERS: Mapping[str, Callable[[Mapping[Any, Any]], Command]] = {
     "epoch": lambda _: Start(epochs=1),
     "stop": lambda _: Stop(),
     "skip": lambda _: Skip(),
+    "post_mortem": lambda _: PostMortem(),
     "add_breakpoint": _add_breakpoint,
     "edit_breakpoint": lambda message: EditBreakpoint(_breakpoint(message), _flag(message, "enabled")),
     "remove_breakpoint": lambda message: RemoveBreakpoint(_breakpoint(message)),
     "set_lr": _set_lr,
+    "find_lr": _find_lr,
     "set_clip": _set_clip,
     "set_dropout": _set_dropout,
     "reinitialize": _reinitialize,

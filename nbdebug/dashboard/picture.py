@@ -21,6 +21,7 @@ from nbdebug.dashboard import (
     breakpoints,
     controls,
     cost,
+    finder,
     findings,
     rewind,
     runbar,
@@ -32,6 +33,7 @@ from nbdebug.dashboard import (
 from nbdebug.dashboard.figures.distributions import DistributionsPanel
 from nbdebug.dashboard.figures.gradient_flow import GradientFlowPanel
 from nbdebug.dashboard.figures.loss import Loss
+from nbdebug.dashboard.figures.lr_curve import LrCurvePanel
 from nbdebug.dashboard.figures.over_time import OverTimePanel
 from nbdebug.dashboard.figures.panel import Array, Drawing, Json, Panel
 from nbdebug.dashboard.figures.story import StoryPanel
@@ -81,7 +83,7 @@ def default_panels(legend: Legend | None = None, lens: Lens | None = None) -> tu
     """The charts and the table of layers, in the order of the page."""
     legend, lens = legend or Legend(), lens or Lens()
     layers = (GradientFlowPanel(lens), DistributionsPanel(lens), OverTimePanel(lens), LayerTablePanel(lens))
-    return (Loss(legend), *layers, StoryPanel(lens), VerdictPanel(legend))
+    return (Loss(legend), *layers, StoryPanel(lens), VerdictPanel(legend), LrCurvePanel())
 
 
 class Painter:
@@ -129,6 +131,7 @@ class Painter:
             ("runs",): runs.state(view, self._legend),
             ("snapshots",): self._snapshots(view),
             ("verdict",): verdict.state(view, self._legend),
+            ("finder",): finder.state(view),
             ("findings",): findings.state((*self._failed.values(), *view.findings), titles),
             ("outcome",): controls.outcome(view),
             ("cost",): cost.state(view),

@@ -6,6 +6,7 @@ import math
 
 from nbdebug.dashboard import ability, tree, words
 from nbdebug.dashboard.figures.panel import Json
+from nbdebug.records.finder import ACTIVITY
 from nbdebug.records.status import Replay, State
 from nbdebug.records.view import View
 
@@ -34,7 +35,8 @@ def activity(view: View) -> Json:
     if status.state is State.REWINDING:
         return {"text": _rewinding(view), "share": _share(status.replay), "cancel": "pause"}
     if status.activity and not view.stored:
-        return {"text": status.activity, "share": None, "cancel": "stop"}
+        is_test = status.activity.startswith(ACTIVITY)  # a pause ends it, and leaves the run's goal alone
+        return {"text": status.activity, "share": None, "cancel": "pause" if is_test else "stop"}
     return None
 
 

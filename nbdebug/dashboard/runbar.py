@@ -49,7 +49,7 @@ def state(view: View, legend: Legend | None = None) -> Json:
 
 def _message(status: Status, stopped: bool) -> str:
     """Why training is not running, unless a stop says so already."""
-    told = status.state is State.FAILED or (status.state is State.PAUSED and not stopped)
+    told = status.state in (State.FAILED, State.PAUSED) and not stopped
     return status.message if told else ""
 
 

@@ -20,7 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbdebug.journal.record_types import refuse_wrong_types
-from nbdebug.records import commands, comparison, findings, layers, manifest, runs, signals, snapshots, stops, view
+from nbdebug.records import (
+    commands,
+    comparison,
+    findings,
+    layers,
+    manifest,
+    runs,
+    schedules,
+    signals,
+    snapshots,
+    stops,
+    view,
+)
 
 RECORDS: dict[str, type[Any]] = {
     record.__name__: record
@@ -30,7 +42,7 @@ RECORDS: dict[str, type[Any]] = {
         *(commands.Clip, commands.Changes, commands.Outcome, comparison.Comparison, comparison.SeriesComparison),
         *(findings.Finding, layers.LayerValues, layers.Unseen, manifest.Manifest, runs.Intervention, runs.Mark),
         *(runs.Run, signals.Series, snapshots.SnapshotInfo, view.Points),
-        *(stops.CodeLine, stops.Range, stops.Origin),
+        *(schedules.Schedule, stops.CodeLine, stops.Range, stops.Origin),
     )
 }
 ENUMS: dict[str, type[Enum]] = {
@@ -38,6 +50,7 @@ ENUMS: dict[str, type[Enum]] = {
     for enum in (
         *(commands.ClipMode, commands.InitScheme, commands.StartPoint, comparison.Verdict, findings.Cause),
         *(findings.Severity, runs.RunKind, signals.Split, signals.Signal, snapshots.Reason, stops.Phase),
+        *(schedules.ScheduleKind, schedules.Interval),
     )
 }
 ARRAY_KINDS = "biuf"

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
+
+from nbdebug.records.schedules import Schedule
 
 
 class ClipMode(StrEnum):
@@ -52,21 +55,31 @@ class Clip:
     threshold: float = 1.0
 
 
+OptionValue = float | bool | Mapping[str, float | bool]
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """New knob values; ``None`` leaves a knob as it is.
 
     ``lr`` for all groups (the others keep their ratio to the first) or by group name; ``dropout`` for all layers or
-    by layer name.
+    by layer name; ``options`` of the optimizer by their names, such as ``weight_decay`` or ``beta1``, each for all
+    groups or by group name.
     """
 
     lr: float | Mapping[str, float] | None = None
     clip: Clip | None = None
     dropout: float | Mapping[str, float] | None = None
+    options: Mapping[str, OptionValue] | None = None
 
     def then(self, later: Changes) -> Changes:
         """Both, one after the other."""
-        return Changes(_later(self.lr, later.lr), later.clip or self.clip, _later(self.dropout, later.dropout))
+        options = dict(self.options or {})
+        for name, value in (later.options or {}).items():
+            options[name] = _later(options.get(name), value)
+        return Changes(
+            _later(self.lr, later.lr), later.clip or self.clip, _later(self.dropout, later.dropout), options or None
+        )
 
     def __bool__(self) -> bool:
         return self != Changes()
@@ -80,21 +93,20 @@ class Changes:
             parts.append("clip off" if off else f"clip {self.clip.mode} {self.clip.threshold:g}")
         if self.dropout is not None:
             parts.append(f"dropout {_values(self.dropout)}")
+        parts += [f"{name} {_values(value)}" for name, value in (self.options or {}).items()]
         return ", ".join(parts)
 
 
-def _later(
-    first: float | Mapping[str, float] | None, second: float | Mapping[str, float] | None
-) -> float | Mapping[str, float] | None:
+def _later(first: Any, second: Any) -> Any:
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         return {**first, **second}
     return first if second is None else second
 
 
-def _values(value: float | Mapping[str, float]) -> str:
+def _values(value: OptionValue) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {number:g}" if name else f"{number:g}" for name, number in value.items())
-    return f"{value:g}"
+        return ", ".join(f"{name} {_values(number)}" if name else _values(number) for name, number in value.items())
+    return ("on" if value else "off") if isinstance(value, bool) else f"{value:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +184,64 @@ class SetKnobs:
     """Change knobs from the next step on."""
 
     changes: Changes
+
+
+@dataclass(frozen=True, slots=True)
+class SwapOptimizer:
+    """Go on with another kind of optimizer; what the old one has learnt goes over where it has a meaning.
+
+    Without ``lr`` updates stay about as large as they were. ``name`` is the optimizer's, where there are several.
+    """
+
+    kind: str
+    lr: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+
+    def __str__(self) -> str:
+        named = {**({"lr": self.lr} if self.lr is not None else {}), **self.options}
+        return " ".join([self.kind, *(f"{name} {value}" for name, value in named.items())])
+
+
+@dataclass(frozen=True, slots=True)
+class SetSchedule:
+    """Another schedule from here on, its first position now; ``None`` for none."""
+
+    schedule: Schedule | None
+
+    def __str__(self) -> str:
+        return f"schedule {self.schedule}" if self.schedule is not None else "no schedule"
+
+
+@dataclass(frozen=True, slots=True)
+class SwapActivations:
+    """Another activation in these layers, in all without names."""
+
+    kind: str
+    layers: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"activation {self.kind}" + (f" in {', '.join(self.layers)}" if self.layers else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Stop layers from learning, or let them learn; ``hold_statistics`` keeps norm layers' running statistics too."""
+
+    frozen: bool
+    layers: tuple[str, ...] = ()
+    hold_statistics: bool = False
+
+    def __str__(self) -> str:
+        return f"{'freeze' if self.frozen else 'unfreeze'} {', '.join(self.layers) or 'all'}"
+
+
+Refit = SwapOptimizer | SetSchedule | SwapActivations | Freeze
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """Take the latest change of knobs back; once more, the one before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +355,15 @@ class Compare:
     seeds: int = 6
 
 
+@dataclass(frozen=True, slots=True)
+class FindLr:
+    """Test learning rates from ``low`` to ``high`` on so many steps, after which everything is as it was."""
+
+    low: float = 1e-7
+    high: float = 10.0
+    steps: int = 100
+
+
 Command = (
     Start
     | Pause
@@ -292,6 +371,11 @@ Command = (
     | Step
     | Stop
     | SetKnobs
+    | Undo
+    | SwapOptimizer
+    | SetSchedule
+    | SwapActivations
+    | Freeze
     | Reinitialize
     | Rerun
     | Replicate
@@ -303,6 +387,7 @@ Command = (
     | DeleteRun
     | Watch
     | Compare
+    | FindLr
     | Skip
     | PostMortem
     | AddBreakpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nbdebug.records.commands import Reinitialize, SetKnobs, Skip
+from nbdebug.records.commands import Freeze, Reinitialize, SetKnobs, SetSchedule, Skip, SwapActivations, SwapOptimizer
 
 
 class RunKind(StrEnum):
@@ -65,7 +65,7 @@ class OutsideEdit:
     what: str
 
 
-Change = SetKnobs | Reinitialize | Skip | Reseed | OutsideEdit
+Change = SetKnobs | Reinitialize | SwapOptimizer | SetSchedule | SwapActivations | Freeze | Skip | Reseed | OutsideEdit
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from nbdebug.records.commands import Clip
+from nbdebug.records.optimizers import Option
 
 
 class State(StrEnum):
@@ -77,6 +78,15 @@ class DropoutLayer:
 
 
 @dataclass(frozen=True, slots=True)
+class OptionKnob:
+    """An option of the optimizer: its value by parameter group, and why it can't be changed, if so."""
+
+    option: Option
+    values: tuple[tuple[str, float | bool], ...]
+    fixed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class KnobStates:
     """Every knob's present value. ``schedule`` names the scheduler, empty when there is none.
 
@@ -91,3 +101,4 @@ class KnobStates:
     optimizer: str = ""
     init_layers: tuple[str, ...] = ()
     origins: tuple[tuple[str, str], ...] = ()
+    options: tuple[OptionKnob, ...] = ()

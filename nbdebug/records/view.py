@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nbdebug.records.commands import Outcome
 from nbdebug.records.cost import Cost
+from nbdebug.records.finder import LrCurve
 from nbdebug.records.findings import Finding
 from nbdebug.records.frames import Floats
 from nbdebug.records.layers import Histograms, LayerValues, Unseen
@@ -121,7 +122,7 @@ class View:
     """Everything on the dashboard at one moment. ``status.run`` is the run that the model's weights belong to.
 
     ``comparison`` is the latest one made; ``stored`` says that this is a journal from disk, which nothing can change.
-    ``stop`` is where training stands within a step, if it does.
+    ``stop`` is where training stands within a step, if it does. ``lr_curve`` is the latest range test's.
     """
 
     status: Status
@@ -138,3 +139,4 @@ class View:
     cost: Cost | None = None
     breakpoints: tuple[Breakpoint, ...] = ()
     stop: Stop | None = None
+    lr_curve: LrCurve | None = None

@@ -16,9 +16,11 @@ from nbdebug.records.commands import (
     DropSnapshot,
     EditBreakpoint,
     EditRun,
+    Freeze,
     Outcome,
     Pause,
     PostMortem,
+    Refit,
     Reinitialize,
     RemoveBreakpoint,
     Replicate,
@@ -26,11 +28,15 @@ from nbdebug.records.commands import (
     Resume,
     Rewind,
     SetKnobs,
+    SetSchedule,
     Skip,
     Start,
     Step,
     Stop,
+    SwapActivations,
+    SwapOptimizer,
     TakeSnapshot,
+    Undo,
     Watch,
 )
 from nbdebug.records.errors import CommandError, NbdebugError, collect
@@ -98,6 +104,10 @@ class Controller:
                 return self._stop()
             case SetKnobs():
                 return self._set(command)
+            case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze():
+                return self._refit(command)
+            case Undo():
+                return self._undo()
             case Reinitialize():
                 return self._reinitialize(command)
             case Rerun():
@@ -200,10 +210,32 @@ class Controller:
         mistakes = session.knobs.mistakes(command.changes)
         if mistakes:
             raise collect(mistakes)
+        before = session.knobs.all_asked()
+        self._turn(command)
+        session.course.remember(before)
+        return str(command.changes)
+
+    def _turn(self, command: SetKnobs) -> None:
+        session = self._session
         session.course.make_ready(str(command.changes))
         session.knobs.apply(command.changes)
         session.course.intervene(command, str(command.changes))
-        return str(command.changes)
+
+    def _refit(self, command: Refit) -> str:
+        session = self._session
+        session.ensure_started()
+        session.knobs.refresh()
+        session.course.make_ready(str(command))
+        text = session.refitter.refit(command)
+        session.course.intervene(command, str(command))
+        return text
+
+    def _undo(self) -> str:
+        """The latest change of knobs taken back, by a change of its own."""
+        self._session.knobs.refresh()
+        changes = self._session.course.undo()
+        self._turn(SetKnobs(changes))
+        return f"back to {changes}"
 
     def _reinitialize(self, command: Reinitialize) -> str:
         session = self._session

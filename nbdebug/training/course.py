@@ -13,7 +13,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nbdebug.records.commands import Changes, Reinitialize, SetKnobs, Skip
+from nbdebug.records.commands import (
+    Changes,
+    Freeze,
+    Reinitialize,
+    SetKnobs,
+    SetSchedule,
+    Skip,
+    SwapActivations,
+    SwapOptimizer,
+)
 from nbdebug.records.errors import CommandError
 from nbdebug.records.findings import Cause, Severity
 from nbdebug.records.manifest import Manifest
@@ -58,6 +67,7 @@ class Course:
         self._since_steps = 0
         self._finish_s = 0.0
         self._at_rest: tuple[snapshots.Fingerprint, Changes] | None = None
+        self._undo: list[tuple[Place, Changes]] = []
         self._complained = False
         self._start_is_no_help = False  # lazy layers had no shape then: the first step's end is kept instead
 
@@ -181,6 +191,23 @@ class Course:
         if self._session.at_rest:
             self.rest()
 
+    def remember(self, before: Changes) -> None:
+        """A change of knobs was made; ``before`` are all values before it. So it can be taken back."""
+        self._undo.append((self.timeline.here, self._session.knobs.difference(before)))
+
+    def undo(self) -> Changes:
+        """What takes back the latest change of knobs on the way here that was not taken back yet.
+
+        Raises:
+            CommandError: there is none.
+        """
+        legs = {leg.run: leg for leg in self.timeline.lineage(self.timeline.here)}
+        while self._undo:
+            place, changes = self._undo.pop()
+            if place.run in legs and legs[place.run].applied >= place.applied and changes:
+                return changes
+        raise CommandError("nothing to undo: no knob was changed on the way here; rewind() goes back in time")
+
     def branch(self, change: str, *, kind: RunKind = RunKind.TRAINING, seed: int | None = None) -> Run:
         """Begin a run where the model is."""
         return self.timeline.branch(change, kind=kind, seed=seed, announce=self._announce)
@@ -205,6 +232,8 @@ class Course:
                     session.random.take_over(random)
                 else:
                     self.reseed(seed)
+            case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze():
+                session.refitter.refit(made.change)
             case Skip():
                 session.leave_out_a_batch()
             case OutsideEdit(what):
@@ -359,6 +388,7 @@ class Course:
             return
         recorder = self._session.recorder
         old, run = self.timeline.amend(str(changes), announce=self._announce)
+        self._undo = [(replace(p, run=run.name) if p.run == old else p, change) for p, change in self._undo]
         self.shelf.rename_run(old, run.name)
         recorder.delete_run(old)
         for made in self.timeline.lines[run.name].interventions:

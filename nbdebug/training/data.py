@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import random
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -109,6 +109,12 @@ class DataCursor:
         """Hold the batch that was taken last, with the random states of now: it will be the next one once more."""
         self.batch -= 1
         self._held = Held(batch, self.position(), RandomState.capture(), self.generator_states())
+
+    def give_back(self, batches: Sequence[Any], held: Held | None) -> None:
+        """The batches taken last (:data:`END` too) come once more, in their order; the first is held if it was."""
+        self.batch -= sum(batch is not END for batch in batches)
+        self._ahead.extend(reversed(batches[1:] if held is not None else batches))
+        self._held = held if held is not None else self._held
 
     def _take_held(self, held: Held) -> Any:
         self._held = None

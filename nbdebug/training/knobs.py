@@ -21,7 +21,9 @@ from torch.optim import Optimizer, lr_scheduler
 from nbdebug.records.commands import Changes, Clip, ClipMode
 from nbdebug.records.signals import Series, Signal
 from nbdebug.records.status import DropoutLayer, GroupRate, KnobStates
+from nbdebug.training import option_knobs
 from nbdebug.training.modules import Model, named_modules
+from nbdebug.training.optimizer_options import OPTION_NAMES
 from nbdebug.training.trainer import Trainer
 
 NAMES = ("lr", "clip_norm", "clip_value", "dropout")
@@ -139,6 +141,13 @@ class Knobs:
         value = clip.threshold if clip.mode is ClipMode.VALUE else math.inf
         return (*rates, norm, value) if not self.dropout_layers else (*rates, norm, value, self.dropout or 0.0)
 
+    def forget_schedules(self) -> None:
+        """The optimizers or their schedules are others now: no factor is on them."""
+        if [id(group.optimizer) for group in self.groups] != [id(g.optimizer) for g in _rate_groups(self.trainer)] or [
+            group.scheduled for group in self.groups
+        ] != [group.scheduled for group in _rate_groups(self.trainer)]:
+            self.groups = []
+
     def refresh(self) -> None:
         """Look again at the model and optimizer, which the user may have edited; factors are kept by group name."""
         known = {group.name: group for group in self.groups}
@@ -165,6 +174,7 @@ class Knobs:
             dropout=tuple(DropoutLayer(name, _dropout_of(layer)) for name, layer in self.dropout_layers.items()),
             optimizer=", ".join(optimizers),
             init_layers=init_layers,
+            options=option_knobs.knobs(self.groups, self._schedulers),
         )
 
     @property
@@ -181,6 +191,7 @@ class Knobs:
             *self._rate_mistakes(changes.lr),
             *_clip_mistakes(changes.clip),
             *self._dropout_mistakes(changes.dropout),
+            *(option_knobs.mistakes(self.groups, self._schedulers, changes.options) if changes.options else ()),
         ]
 
     def apply(self, changes: Changes) -> None:
@@ -194,12 +205,18 @@ class Knobs:
             values = chosen if isinstance(chosen, Mapping) else dict.fromkeys(self.dropout_layers, chosen)
             for name, p in values.items():
                 _set_dropout(self.dropout_layers[name], p)
+        if changes.options is not None:
+            option_knobs.apply(self.groups, changes.options)
+
+    @property
+    def _schedulers(self) -> list[Any]:
+        return list(_leaves(self.trainer.schedulers.values()))
 
     def all_asked(self) -> Changes:
         """The present value of every knob, as changes that would bring it about."""
         rates = {group.name: group.asked for group in self.groups}
         dropout = {name: _dropout_of(layer) for name, layer in self.dropout_layers.items()}
-        return Changes(rates, self.clip, dropout)
+        return Changes(rates, self.clip, dropout, dict(option_knobs.present(self.groups, self._schedulers)))
 
     def difference(self, wanted: Changes) -> Changes:
         """Of what :meth:`all_asked` gave at another time, what is different now; one value where all are alike."""
@@ -273,7 +290,8 @@ def parse(options: Mapping[str, Any]) -> tuple[Changes, list[str]]:
 
     ``clip_norm=None`` and ``clip_value=None`` turn clipping off; unknown names come with the nearest right one.
     """
-    mistakes = [_unknown(name, NAMES) for name in options if name not in NAMES]
+    mistakes = [_unknown(name, (*NAMES, *OPTION_NAMES)) for name in options if name not in (*NAMES, *OPTION_NAMES)]
+    own = option_knobs.parse({name: value for name, value in options.items() if name in OPTION_NAMES[1:]})
     options = {name: _plain(value) for name, value in options.items()}
     modes = {"clip_norm": ClipMode.NORM, "clip_value": ClipMode.VALUE}
     on = [Clip(mode, options[key]) for key, mode in modes.items() if options.get(key) is not None]
@@ -282,7 +300,7 @@ def parse(options: Mapping[str, Any]) -> tuple[Changes, list[str]]:
     nones = [name for name in ("lr", "dropout") if name in options and options[name] is None]
     mistakes += [f"{name} can't be None: leave it out to keep it as it is" for name in nones]
     clip = (on[0] if on else Clip()) if any(key in options for key in modes) else None
-    return Changes(options.get("lr"), clip, options.get("dropout")), mistakes
+    return Changes(options.get("lr"), clip, options.get("dropout"), own or None), mistakes
 
 
 def _plain(value: Any) -> Any:
@@ -297,7 +315,7 @@ def _plain(value: Any) -> Any:
 def _unknown(name: str, known: tuple[str, ...]) -> str:
     near = ALIASES.get(name) or next(iter(difflib.get_close_matches(name, known, 1, 0.4)), None)
     hint = f": did you mean {near!r}?" if near else ""
-    return f"unknown knob {name!r}{hint} (there are {', '.join(known)})"
+    return f"unknown knob {name!r}{hint} (there are {', '.join(NAMES)}, and the optimizer's options)"
 
 
 def _rate_groups(trainer: Trainer) -> Iterator[RateGroup]:
@@ -362,6 +380,7 @@ def _between(before: Changes, after: Changes) -> Changes:
         lr=_differing(before.lr, after.lr),
         clip=after.clip if after.clip != before.clip else None,
         dropout=_differing(before.dropout, after.dropout),
+        options=_differing_options(before.options or {}, after.options or {}),
     )
 
 
@@ -369,6 +388,11 @@ def _differing(present: Any, wanted: Any) -> float | dict[str, float] | None:
     changed = {name: value for name, value in wanted.items() if present.get(name, value) != value}
     same_for_all = len(changed) == len(wanted) and len(set(changed.values())) == 1
     return next(iter(changed.values())) if changed and same_for_all else changed or None
+
+
+def _differing_options(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any] | None:
+    found = {name: _differing(before[name], values) for name, values in after.items() if name in before}
+    return {name: value for name, value in found.items() if value is not None} or None
 
 
 def _clip_mistakes(clip: Clip | None) -> list[str]:

@@ -41,6 +41,13 @@ class Lookout:
         modules = named_modules(session.model)
         session.watcher.watch(modules, groups, roots(session.model), compiled_step=compiled)
 
+    def accept(self) -> None:
+        """What was just exchanged at somebody's wish is no edit by hand."""
+        session = self._session
+        self.look_anew()
+        if self._inventory is not None:
+            self._inventory = Inventory.of(session.model, session.trainer)
+
     def mind_growth(self) -> None:
         """Before a step is looked into: a step before it may have added to the model or its optimizer."""
         session = self._session

@@ -93,6 +93,11 @@ class Mailbox:
         """Whether somebody left a command."""
         return bool(self._tickets)
 
+    def asks_for(self, *kinds: type[Any]) -> bool:
+        """Whether a command of such a kind waits."""
+        with self._changed:
+            return any(isinstance(ticket.command, kinds) for ticket in self._tickets)
+
     def take(self, *, wait: bool) -> Ticket | None:
         """The oldest ticket; with ``wait``, sleeps until there is one or the mailbox is closed."""
         with self._changed:

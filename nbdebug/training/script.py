@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from nbdebug.records.commands import ClipMode, Reinitialize, SetKnobs, Skip
+from nbdebug.records.commands import ClipMode, Refit, Reinitialize, SetKnobs, Skip
 from nbdebug.records.errors import CommandError
 from nbdebug.records.runs import Intervention, OutsideEdit, Reseed
 from nbdebug.training import snapshot_file, steps
@@ -126,6 +126,11 @@ class _Exporter:
     def reasons(self) -> list[str]:
         """Why it can't be exported."""
         found = [
+            f"{made.change} after step {made.step:,}, which a script can't do yet; export a run from before it"
+            for made in self._interventions
+            if isinstance(made.change, Refit)
+        ]
+        found += [
             f"{made.change.what} after step {made.step:,}, which can't be written as a line; go back to before it, or "
             "make the change with the controls"
             for made in self._interventions

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 from torch.nn.modules.dropout import _DropoutNd
 
-from nbdebug.records.commands import Changes, Clip, ClipMode, Reinitialize, SetKnobs, Skip
+from nbdebug.records.commands import (
+    Changes,
+    Clip,
+    ClipMode,
+    Freeze,
+    OptionValue,
+    Reinitialize,
+    SetKnobs,
+    SetSchedule,
+    Skip,
+    SwapActivations,
+    SwapOptimizer,
+)
 from nbdebug.records.runs import Change, Intervention, OutsideEdit, Reseed
-from nbdebug.training import initialization
+from nbdebug.training import initialization, option_knobs
 from nbdebug.training.initialization import Draw, Function, Operation, Reset, Zero
 from nbdebug.training.knobs import Knobs
 from nbdebug.training.modules import Model
+from nbdebug.training.optimizer_options import MADE_LATER
 
 WIDTH = 100
 MANY = 3
@@ -31,6 +45,8 @@ def words(change: Change) -> str:
             return f"init {change.scheme}{of}, seed {change.seed}{kept}"
         case Reseed(seed):
             return f"seed {seed}"
+        case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze():
+            return str(change)
         case Skip():
             return "batch left out"
         case OutsideEdit(what):
@@ -39,7 +55,7 @@ def words(change: Change) -> str:
 
 def effective(changes: Changes) -> Changes:
     """These changes; what names no group or layer changes none."""
-    return Changes(_or_none(changes.lr), changes.clip, _or_none(changes.dropout))
+    return replace(changes, lr=_or_none(changes.lr), dropout=_or_none(changes.dropout))
 
 
 def _or_none(value: float | Mapping[str, float] | None) -> float | Mapping[str, float] | None:
@@ -69,6 +85,8 @@ def _plain_change(change: Change) -> dict[str, Any]:
                 }
             if changes.dropout is not None:
                 found["dropout"] = dict(changes.dropout) if isinstance(changes.dropout, Mapping) else changes.dropout
+            for name, value in (changes.options or {}).items():
+                found[name] = dict(value) if isinstance(value, Mapping) else value
             return found
         case Reinitialize():
             return {
@@ -80,6 +98,19 @@ def _plain_change(change: Change) -> dict[str, Any]:
             }
         case Reseed(seed):
             return {"kind": "seed", "seed": seed}
+        case SwapOptimizer(kind, lr, options, name):
+            return {"kind": "optimizer", "to": kind, "lr": lr, "options": dict(options), "name": name}
+        case SetSchedule(schedule):
+            chosen = None if schedule is None else {"shape": str(schedule.kind), **schedule.values}
+            return {"kind": "schedule", "to": chosen}
+        case SwapActivations(kind, layers):
+            return {"kind": "activation", "to": kind, "layers": list(layers)}
+        case Freeze(frozen, layers, hold_statistics):
+            return {
+                "kind": "freeze" if frozen else "unfreeze",
+                "layers": list(layers),
+                "hold_statistics": hold_statistics,
+            }
         case Skip():
             return {"kind": "skip"}
         case OutsideEdit(what):
@@ -136,8 +167,8 @@ class Writer:
                 return self._reseed(index, seed)
             case Skip():
                 return ["next(batches)"]
-            case OutsideEdit():
-                raise ValueError("a change by hand can't be written")
+            case OutsideEdit() | SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze():
+                raise ValueError(f"{words(change)} can't be written")
 
     def clip(self, clip: Clip) -> list[str]:
         """Lines that put a clipping rule in force."""
@@ -172,6 +203,27 @@ class Writer:
             lines += self.dropout(
                 chosen if isinstance(chosen, Mapping) else dict.fromkeys(self._knobs.dropout_layers, chosen)
             )
+        for name, value in (changes.options or {}).items():
+            lines += self._option(name, value)
+        return lines
+
+    def _option(self, name: str, value: OptionValue) -> list[str]:
+        """An option of the optimizer, in the groups that are meant, and the buffers that it needs from then on."""
+        lines = []
+        for group in self._knobs.groups:
+            if isinstance(value, Mapping) and group.name not in value:
+                continue
+            chosen = value[group.name] if isinstance(value, Mapping) else value
+            owner = next(key for key, each in self._knobs.trainer.optimizers.items() if each is group.optimizer)
+            place = f"optimizers[{quoted(owner)}].param_groups[{group.index}]"
+            key, expression = option_knobs.assignments(group, name, chosen)
+            lines.append(f"{place}[{quoted(key)}] = {expression.replace('{}', place)}")
+            for kind, option, entry in MADE_LATER:
+                if isinstance(group.optimizer, kind) and option == name and chosen:
+                    lines.append(f'for parameter in {place}["params"]:')
+                    lines.append(f"    if parameter in optimizers[{quoted(owner)}].state:")
+                    held = f"optimizers[{quoted(owner)}].state[parameter]"
+                    lines.append(f"        {held}.setdefault({quoted(entry)}, torch.zeros_like(parameter))")
         return lines
 
     def _rates(self, lr: float | Mapping[str, float]) -> list[str]:

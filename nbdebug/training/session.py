@@ -48,6 +48,7 @@ from nbdebug.training.mailbox import Errand, Mailbox, Reservation, Ticket
 from nbdebug.training.modules import Model, modes, roots
 from nbdebug.training.passage import Ended, Passage
 from nbdebug.training.process_end import end_before_exit, leave_interrupts_to_the_main_thread
+from nbdebug.training.refit import Refitter
 from nbdebug.training.rng import OwnRandomState, RandomState
 from nbdebug.training.seams import Investigator, Pacer, Recorder, Watcher
 from nbdebug.training.shelf import Shelf
@@ -120,6 +121,7 @@ class Session:
         )
         self.course = Course(self, shelf, describe)
         self.lookout = Lookout(self)
+        self.refitter = Refitter(self)
         self.goal = Goal()
         self.state = State.IDLE
         self.failure: Failure | None = None
@@ -372,12 +374,14 @@ class Session:
                 step=self.loop.step,
                 epoch=self.loop.epoch,
                 epoch_losses=tuple(self.loop.epoch_losses),
+                equipment=self.refitter.equipment(),
             )
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot, at a safe point."""
         began = time.perf_counter()
         with self.turns:
+            self.refitter.put_back(snapshot.equipment)
             snapshots.restore(snapshot, self.model, self.trainer, self.knobs, self.loop.cursor)
         self.loop.step, self.loop.epoch = snapshot.step, snapshot.epoch
         self.loop.epoch_losses = list(snapshot.epoch_losses)

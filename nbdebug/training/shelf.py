@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nbdebug.records.errors import CommandError
 from nbdebug.records.snapshots import Reason, SnapshotInfo
@@ -28,7 +29,10 @@ PROTECTED = (Reason.START, Reason.OUTSIDE)
 
 @dataclass
 class Kept:
-    """A snapshot on the shelf: in memory (``state``), or in a file of ours (``path``)."""
+    """A snapshot on the shelf: in memory (``state``), or in a file of ours (``path``).
+
+    ``equipment`` stays in memory with it: the optimizer, the schedule and the modules that it is of.
+    """
 
     name: str
     place: Place
@@ -38,6 +42,7 @@ class Kept:
     path: Path | None = None
     pinned: bool = False
     best: bool = False
+    equipment: Any = None
 
     @property
     def may_go(self) -> bool:
@@ -58,7 +63,7 @@ class Kept:
         if self.state is not None:
             return self.state
         assert self.path is not None
-        return snapshot_file.read(self.path)[0]
+        return replace(snapshot_file.read(self.path)[0], equipment=self.equipment)
 
     @property
     def info(self) -> SnapshotInfo:
@@ -145,7 +150,7 @@ class Shelf:
             CommandError: there is no room for it, neither in memory nor, where that is meant to be used, on disk.
         """
         kept = Kept(self._free_name(name or f"{place.run}@{place.step}"), place, reason, snapshot.size_bytes, snapshot)
-        kept.pinned = pinned
+        kept.pinned, kept.equipment = pinned, snapshot.equipment
         for double in [each for each in self._kept if each.place == place and not each.protected]:
             self._remove(double)
         self._kept.append(kept)

@@ -68,7 +68,7 @@ def write(snapshot: Snapshot, path: str | os.PathLike[str], *, about: Mapping[st
             not writable, or full.
     """
     encoder = Encoder(KINDS)
-    snapshot = _without_odd_plain(snapshot)
+    snapshot = replace(_without_odd_plain(snapshot), equipment=None)
     content = {
         "format": FORMAT,
         "version": VERSION,

@@ -18,6 +18,7 @@ from nbdebug.training.data import DataCursor, DataPosition
 from nbdebug.training.knobs import Knobs, KnobSettings
 from nbdebug.training.module_state import ModuleState
 from nbdebug.training.modules import Model, named_modules, named_parameters, roots
+from nbdebug.training.optimizer_options import OPTION_KEYS
 from nbdebug.training.rng import RandomState
 from nbdebug.training.trainer import Trainer
 
@@ -28,7 +29,10 @@ NORMED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state after ``step`` steps of ``run``, ``epoch`` epochs being finished. Holds copies only."""
+    """The state after ``step`` steps of ``run``, ``epoch`` epochs being finished. Holds copies only.
+
+    ``equipment`` is the session's: which optimizer, schedule and modules it is the state of. It goes into no file.
+    """
 
     run: str
     step: int
@@ -42,6 +46,7 @@ class Snapshot:
     knobs: KnobSettings
     epoch_losses: tuple[tuple[float, int], ...]
     size_bytes: int
+    equipment: Any = None
 
 
 def capture(
@@ -54,6 +59,7 @@ def capture(
     step: int,
     epoch: int,
     epoch_losses: tuple[tuple[float, int], ...] = (),
+    equipment: Any = None,
 ) -> Snapshot:
     """Copy everything. Within the session's turn, so that the global random state is the run's own."""
     modules = module_state.capture(_everything(model, trainer), _others(model, trainer))
@@ -73,6 +79,7 @@ def capture(
         knobs=knobs.settings(),
         epoch_losses=epoch_losses,
         size_bytes=sum(_bytes(tensor) for tensor in tensors) + RANDOM_STATE_BYTES,
+        equipment=equipment,
     )
 
 
@@ -184,7 +191,11 @@ def _is_dropout(modules: dict[str, nn.Module], name: str, key: str) -> bool:
 
 
 def _of_optimizer(optimizer: Optimizer) -> tuple[Any, ...]:
-    options = [{k: repr(v) for k, v in g.items() if k not in ("params", "lr")} for g in optimizer.param_groups]
+    others = [set(group) - OPTION_KEYS - {"params"} for group in optimizer.param_groups]  # options are knobs
+    options = [
+        {key: repr(group[key]) for key in sorted(own)}
+        for group, own in zip(optimizer.param_groups, others, strict=True)
+    ]
     sizes = [len(group["params"]) for group in optimizer.param_groups]
     state = [
         [_identity(value) if isinstance(value, torch.Tensor) else _digest(value) for value in _values_of(held)]

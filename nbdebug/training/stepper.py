@@ -98,6 +98,10 @@ class Stepper:
         self._ended = 0.0
         self._since_norm = 0
 
+    def begin_anew(self) -> None:
+        """Knobs or modules are others from now on."""
+        self._layout = (None, False, [])
+
     def begin(self) -> None:
         """Training sets out, or goes on after a rest: time that passed meanwhile is nobody's."""
         self._ended = 0.0

@@ -279,9 +279,10 @@ class Timeline:
         found = dict.fromkeys(("lr", "clip", "dropout"), "as at the start")
         for made in self.course(place):
             if isinstance(made.change, SetKnobs):
-                for knob in found:
-                    if getattr(made.change.changes, knob) is not None:
-                        found[knob] = f"set at step {made.step:,} of {self.lines[made.run].run.shown}"
+                changes = made.change.changes
+                touched = [knob for knob in ("lr", "clip", "dropout") if getattr(changes, knob) is not None]
+                for knob in (*touched, *(changes.options or ())):
+                    found[knob] = f"set at step {made.step:,} of {self.lines[made.run].run.shown}"
         return found
 
     def loss_of(self, run: str, step: int) -> float | None:

@@ -104,6 +104,16 @@ class UpdateHooks:
             handle.remove()
         self._handles.clear()
 
+    def attach_to(self, optimizers: Mapping[str, Optimizer]) -> None:
+        """Move the hooks to other optimizers, if these are others."""
+        if [id(each) for each in optimizers.values()] == [id(each) for each in self._optimizers.values()]:
+            return
+        attached = bool(self._handles)
+        self.detach()
+        self._optimizers = optimizers
+        if attached:
+            self.attach()
+
     def others(self) -> list[UpdateHooks]:
         """Hooks of other sessions on the same optimizers; ``busy()`` says whether that session trains."""
         owners = [

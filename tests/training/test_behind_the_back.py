@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nbdebug import CommandError, ConfigurationError, Debugger, State, Trainer
+from nbdebug.records.commands import SetKnobs
 from nbdebug.records.runs import OutsideEdit, RunKind
 from nbdebug.records.snapshots import Reason
 from nbdebug.training import snapshots
@@ -60,7 +61,8 @@ def test_edits_by_hand_are_noticed(name: str) -> None:
     debugger.run(steps=4)
     then = everything(setup, debugger)
     debugger.run(steps=2)
-    assert [(type(m.change), m.step) for m in debugger._journal.interventions("main")] == [(OutsideEdit, 6)]
+    kind = SetKnobs if name == "the optimizer's options" else OutsideEdit  # those are knobs
+    assert [(type(m.change), m.step) for m in debugger._journal.interventions("main")] == [(kind, 6)]
     debugger.rewind(10)
     assert_same(everything(setup, debugger), then)
     assert not debugger.findings

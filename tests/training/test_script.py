@@ -58,6 +58,10 @@ def clip(value: Clip) -> SetKnobs:
     return SetKnobs(Changes(clip=value))
 
 
+def options(**values: Any) -> SetKnobs:
+    return SetKnobs(Changes(options=values))
+
+
 def dropout(value: Any) -> SetKnobs:
     return SetKnobs(Changes(dropout=value))
 
@@ -438,6 +442,16 @@ CASES: dict[str, Case] = {
     ),
     "odd in every way": Case(ODD, [(12, 2, lr(2e-3)), (15, 3, init("default", "1"))], (20, 4), start=(10, 2)),
     "modules that count": Case(COUNTING, [(12, 1, lr(0.02))], (20, 2), start=(9, 1)),
+    "options of adam": Case(
+        zoo("mlp", "adam"), [(3, 0, options(beta1=0.7)), (5, 0, options(weight_decay=0.1, eps=1e-6)),
+                             (9, 0, options(beta2=0.9)), (12, 0, options(amsgrad=True))], (25, 1),
+    ),
+    "options of momentum, by group": Case(
+        GROUPS, [(4, 0, options(momentum={"head": 0.8})), (6, 0, options(weight_decay=0.05)), (8, 0, lr(0.05))],
+    ),
+    "options of rmsprop": Case(
+        zoo("mlp", "rmsprop"), [(2, 0, options(momentum=0.5)), (6, 0, options(centered=True, alpha=0.9))], (15, 0),
+    ),
     "batches left out": Case(
         zoo("cnn, frozen norm, dropout", "adam", jitter=True),
         [(0, 0, Skip()), (7, 0, Skip()), (7, 0, lr(0.02)), (17, 0, Skip()), (17, 1, Skip()), (17, 1, Skip())], (30, 1),

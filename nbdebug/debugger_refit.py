@@ -1,0 +1,94 @@
+"""Other parts in a running model, by method: optimizer, schedule, activations, frozen layers. Any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nbdebug.records.commands import Command, Freeze, Outcome, SetSchedule, SwapActivations, SwapOptimizer
+from nbdebug.records.errors import ConfigurationError, collect
+from nbdebug.records.schedules import Schedule
+from nbdebug.training.arguments import layer_mistakes
+from nbdebug.training.modules import named_modules
+from nbdebug.training.optimizers import conversion_mistakes
+from nbdebug.training.session import Session
+from nbdebug.training.surgery import Activation
+
+Layers = str | Sequence[str] | None
+
+
+class Refitting:
+    """Each acts from the next step on, is on record, and is gone back over by rewinds and reruns."""
+
+    _session: Session
+    _ask: Callable[[Command], Outcome]
+
+    def swap_optimizer(self, kind: str, *, lr: float | None = None, name: str = "", **options: Any) -> Outcome:
+        """Go on with another kind: SGD, Adam, AdamW, NAdam, RAdam, Adamax, RMSprop, Adagrad.
+
+        What the old one has learnt of the gradients goes over where it has a meaning; the outcome says what does not.
+        Without ``lr``, updates stay about as large as they were. ``options`` are the new kind's; of several
+        optimizers, ``name`` says which.
+
+        Raises:
+            ConfigurationError: lists all that can't work; nothing is changed then.
+        """
+        optimizers = self._session.trainer.optimizers
+        chosen = [each for key, each in optimizers.items() if not name or key == name]
+        if not chosen:
+            raise ConfigurationError(f"no optimizer {name!r}: there are {', '.join(map(repr, optimizers))}")
+        mistakes = [line for each in chosen for line in conversion_mistakes(each, kind, lr, options)]
+        if mistakes:
+            raise collect(list(dict.fromkeys(mistakes)))
+        return self._ask(SwapOptimizer(kind, lr, dict(options), name))
+
+    def set_schedule(self, kind: str | Schedule | None, **options: Any) -> Outcome:
+        """Another schedule from here on; the rate that is asked for is its highest. ``None`` takes it away.
+
+        ``kind`` is constant, step, cosine, one_cycle, cyclic, exponential or plateau; options such as ``total``,
+        ``warmup_steps`` and ``interval`` ("epoch" or "batch") are those of a
+        :class:`~nbdebug.records.schedules.Schedule`.
+
+        Raises:
+            ConfigurationError: lists all that can't work; nothing is changed then.
+        """
+        schedule = kind if isinstance(kind, Schedule) or kind is None else Schedule.of(kind, **options)
+        return self._ask(SetSchedule(schedule))
+
+    def swap_activation(self, kind: str, layers: Layers = None) -> Outcome:
+        """Another activation in these layers, or in all: relu, leaky_relu, prelu, elu, gelu, silu, tanh and so on.
+
+        What can't be swapped (a function called in ``forward``, a scripted part) is left, and the outcome says why.
+
+        Raises:
+            ConfigurationError: no such activation or layer.
+            CommandError: nothing could be swapped.
+        """
+        if kind not in list(Activation):
+            raise ConfigurationError(f"activation={kind!r}: there are {', '.join(map(str, Activation))}")
+        return self._ask(SwapActivations(kind, self._layers(layers)))
+
+    def freeze(self, layers: Layers = None, *, hold_statistics: bool = False) -> Outcome:
+        """Stop layers, and all in them, from learning; ``hold_statistics`` keeps batch norms' statistics as they are.
+
+        Raises:
+            ConfigurationError: no such layer.
+        """
+        return self._ask(Freeze(True, self._layers(layers), hold_statistics))
+
+    def unfreeze(self, layers: Layers = None) -> Outcome:
+        """Let layers learn; without names all that learnt at first.
+
+        Raises:
+            ConfigurationError: no such layer.
+        """
+        return self._ask(Freeze(False, self._layers(layers)))
+
+    def _layers(self, layers: Layers) -> tuple[str, ...]:
+        if layers is None:
+            return ()
+        chosen = [layers] if isinstance(layers, str) else list(layers)
+        mistakes = layer_mistakes(chosen, named_modules(self._session.model))
+        if mistakes:
+            raise collect(mistakes)
+        return tuple(chosen)

@@ -1,0 +1,194 @@
+"""Other parts in a running session: another optimizer, another schedule, other activations, frozen layers.
+
+The parts that are taken out are kept, as the objects that they are, with each snapshot of that time: going back puts
+them in again before any value is written. Training thread, at a safe point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim import Optimizer
+
+from nbdebug.records.commands import Freeze, Refit, SetSchedule, SwapActivations, SwapOptimizer
+from nbdebug.records.errors import CommandError
+from nbdebug.records.schedules import ScheduleKind
+from nbdebug.training import schedules, surgery
+from nbdebug.training.optimizers import converted
+from nbdebug.training.scheduler_moves import move_scheduler
+from nbdebug.training.surgery import Activation, Originals, Plan, Structure
+
+if TYPE_CHECKING:
+    from nbdebug.training.session import Session
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """The parts that train at a moment. ``held`` are the optimizers' parameters by group."""
+
+    optimizer: Any
+    scheduler: Any
+    interval: str
+    structure: Structure
+    held: tuple[tuple[Optimizer, tuple[tuple[torch.Tensor, ...], ...]], ...]
+    attached: tuple[tuple[Any, Optimizer], ...]
+
+
+class Refitter:
+    """Exchanges parts of one session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._originals = Originals()
+
+    def equipment(self) -> Equipment:
+        """What is in use now."""
+        trainer = self._session.trainer
+        held = tuple(
+            (each, tuple(tuple(group["params"]) for group in each.param_groups)) for each in trainer.optimizers.values()
+        )
+        attached = tuple((each, each.optimizer) for each in _all_of(trainer.schedulers.values()))
+        structure = surgery.capture(self._originals)
+        return Equipment(trainer.optimizer, trainer.scheduler, trainer.scheduler_interval, structure, held, attached)
+
+    def put_back(self, equipment: Equipment | None) -> None:
+        """Put the parts of another time in, if they are others."""
+        if equipment is None:  # from a file: whatever is in use takes it in, or it is refused
+            return
+        trainer = self._session.trainer
+        changed = trainer.optimizer is not equipment.optimizer or trainer.scheduler is not equipment.scheduler
+        trainer.optimizer, trainer.scheduler = equipment.optimizer, equipment.scheduler
+        trainer.scheduler_interval = equipment.interval
+        for scheduler, optimizer in equipment.attached:
+            scheduler.optimizer = optimizer
+        changed |= surgery.restore(equipment.structure)
+        for optimizer, groups in equipment.held:
+            changed |= _hold(optimizer, groups)
+        if changed:
+            self._take_note()
+
+    def refit(self, command: Refit) -> str:
+        """Exchange a part; what was done, in words.
+
+        Raises:
+            ConfigurationError, CommandError: it can't be done, and nothing is changed.
+        """
+        match command:
+            case SwapOptimizer():
+                text = self._swap_optimizer(command)
+            case SetSchedule():
+                text = self._set_schedule(command)
+            case SwapActivations():
+                kind = Activation(command.kind)
+                text = self._operate(surgery.plan_swap(self._session.model, kind, _names(command.layers)), str(command))
+            case Freeze():
+                text = self._operate(self._plan_of(command), str(command))
+        self._take_note()
+        return text
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _swap_optimizer(self, command: SwapOptimizer) -> str:
+        trainer = self._session.trainer
+        made = {
+            name: converted(optimizer, command.kind, command.lr, **dict(command.options))
+            for name, optimizer in trainer.optimizers.items()
+            if not command.name or name == command.name
+        }
+        if not made:
+            names = ", ".join(map(repr, trainer.optimizers))
+            raise CommandError(f"no optimizer {command.name!r}: there are {names}")
+        new = {**trainer.optimizers, **{name: each.optimizer for name, each in made.items()}}
+        for scheduler in trainer.schedulers.values():
+            name = next((n for n, o in trainer.optimizers.items() if o is getattr(scheduler, "optimizer", None)), None)
+            if name in made:
+                move_scheduler(scheduler, made[name].optimizer, made[name].ratios)
+        trainer.optimizer = new if isinstance(trainer.optimizer, Mapping) else new[""]
+        said = " ".join(dict.fromkeys(line for each in made.values() for line in each.said))
+        return f"{command}. {said}".strip()
+
+    def _set_schedule(self, command: SetSchedule) -> str:
+        """The rate that is asked for becomes the new schedule's highest."""
+        session, trainer = self._session, self._session.trainer
+        optimizers = trainer.optimizers
+        if len(optimizers) > 1:
+            raise CommandError("a schedule can't be set for several optimizers at once")
+        [(name, optimizer)] = optimizers.items()
+        asked = [group.asked for group in session.knobs.groups if group.optimizer is optimizer]
+        if len(asked) != len(optimizer.param_groups):
+            raise CommandError("a schedule can't be set: a parameter group has no rate")
+        schedule = command.schedule
+        if schedule is None or (schedule.kind is ScheduleKind.CONSTANT and not schedule.warmup_steps):
+            trainer.scheduler = None
+            for group, rate in zip(optimizer.param_groups, asked, strict=True):
+                _write_rate(group, rate)
+            return str(command)
+        made = schedules.build(schedule, optimizer, base_rates=asked)
+        trainer.scheduler = {name: made} if isinstance(trainer.scheduler, Mapping) else made
+        trainer.scheduler_interval = str(schedule.interval)
+        return str(command)
+
+    def _plan_of(self, command: Freeze) -> Plan:
+        model = self._session.model
+        if command.frozen:
+            return surgery.plan_freeze(model, _names(command.layers), hold_statistics=command.hold_statistics)
+        return surgery.plan_unfreeze(model, _names(command.layers), originals=self._originals)
+
+    def _operate(self, plan: Plan, text: str) -> str:
+        """Carry a plan out; parameters that are new go into the first optimizer's last group."""
+        if not plan.changes:
+            reasons = "; ".join(f"{name}: {why}" for name, why in plan.refused.items()) or "there is no such layer"
+            raise CommandError(f"nothing was changed ({reasons})")
+        surgery.apply(plan, self._originals)
+        optimizers = list(self._session.trainer.optimizers.values())
+        held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+        fresh = [parameter for parameter in plan.parameters_added.values() if id(parameter) not in held]
+        optimizers[0].param_groups[-1]["params"].extend(fresh)
+        left = "".join(f"; left {name} ({why})" for name, why in plan.refused.items())
+        notes = " ".join(dict.fromkeys(note for change in plan.changes for note in change.notes))
+        count = len(plan.changes)
+        return f"{text}: {count} layer{'s' if count > 1 else ''}{left}. {notes}".rstrip(". ") + "."
+
+    def _take_note(self) -> None:
+        """Whoever holds on to parts gets the new ones."""
+        session = self._session
+        session.stepper.hooks.attach_to(session.trainer.optimizers)
+        session.knobs.forget_schedules()
+        session.knobs.refresh()
+        session.stepper.begin_anew()
+        session.lookout.accept()
+
+
+def _names(layers: tuple[str, ...]) -> list[str] | None:
+    return list(layers) or None
+
+
+def _hold(optimizer: Optimizer, groups: tuple[tuple[torch.Tensor, ...], ...]) -> bool:
+    """Give the groups the parameters that they held; whether they held others."""
+    changed = False
+    for group, parameters in zip(optimizer.param_groups, groups, strict=False):
+        if [id(p) for p in group["params"]] != [id(p) for p in parameters]:
+            group["params"] = list(parameters)
+            changed = True
+    return changed
+
+
+def _all_of(schedulers: Iterable[Any]) -> list[Any]:
+    """Schedulers, and those inside them, that have an optimizer."""
+    found = []
+    for scheduler in schedulers:
+        found += _all_of(getattr(scheduler, "_schedulers", ()))
+        if hasattr(scheduler, "optimizer"):
+            found.append(scheduler)
+    return found
+
+
+def _write_rate(group: dict[str, Any], rate: float) -> None:
+    if isinstance(group["lr"], torch.Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+    group.pop("initial_lr", None)
