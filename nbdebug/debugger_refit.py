@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nbdebug.records.commands import Command, Freeze, Outcome, SetSchedule, SwapActivations, SwapOptimizer
+from nbdebug.records.commands import Command, EditNorms, Freeze, Outcome, SetSchedule, SwapActivations, SwapOptimizer
 from nbdebug.records.errors import ConfigurationError, collect
 from nbdebug.records.schedules import Schedule
 from nbdebug.training.arguments import layer_mistakes
@@ -83,6 +83,24 @@ class Refitting:
             ConfigurationError: no such layer.
         """
         return self._ask(Freeze(False, self._layers(layers)))
+
+    def insert_norms(self, layers: Layers = None) -> Outcome:
+        """Put a batch norm after these linear and convolution layers, or after all where that makes sense.
+
+        Raises:
+            ConfigurationError: no such layer.
+            CommandError: nowhere; the text says why, layer by layer.
+        """
+        return self._ask(EditNorms(True, self._layers(layers)))
+
+    def remove_norms(self, layers: Layers = None, *, fold: bool = False) -> Outcome:
+        """Take these batch norms out, or all; ``fold`` puts what they do in evaluation into the layer before.
+
+        Raises:
+            ConfigurationError: no such layer.
+            CommandError: none could be taken out; the text says why, layer by layer.
+        """
+        return self._ask(EditNorms(False, self._layers(layers), fold))
 
     def _layers(self, layers: Layers) -> tuple[str, ...]:
         if layers is None:

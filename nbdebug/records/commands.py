@@ -64,13 +64,14 @@ class Changes:
 
     ``lr`` for all groups (the others keep their ratio to the first) or by group name; ``dropout`` for all layers or
     by layer name; ``options`` of the optimizer by their names, such as ``weight_decay`` or ``beta1``, each for all
-    groups or by group name.
+    groups or by group name; ``own`` are the user's own knobs by name.
     """
 
     lr: float | Mapping[str, float] | None = None
     clip: Clip | None = None
     dropout: float | Mapping[str, float] | None = None
     options: Mapping[str, OptionValue] | None = None
+    own: Mapping[str, float] | None = None
 
     def then(self, later: Changes) -> Changes:
         """Both, one after the other."""
@@ -78,7 +79,11 @@ class Changes:
         for name, value in (later.options or {}).items():
             options[name] = _later(options.get(name), value)
         return Changes(
-            _later(self.lr, later.lr), later.clip or self.clip, _later(self.dropout, later.dropout), options or None
+            _later(self.lr, later.lr),
+            later.clip or self.clip,
+            _later(self.dropout, later.dropout),
+            options or None,
+            {**(self.own or {}), **(later.own or {})} or None,
         )
 
     def __bool__(self) -> bool:
@@ -93,7 +98,7 @@ class Changes:
             parts.append("clip off" if off else f"clip {self.clip.mode} {self.clip.threshold:g}")
         if self.dropout is not None:
             parts.append(f"dropout {_values(self.dropout)}")
-        parts += [f"{name} {_values(value)}" for name, value in (self.options or {}).items()]
+        parts += [f"{name} {_values(value)}" for name, value in {**(self.options or {}), **(self.own or {})}.items()]
         return ", ".join(parts)
 
 
@@ -236,7 +241,27 @@ class Freeze:
         return f"{'freeze' if self.frozen else 'unfreeze'} {', '.join(self.layers) or 'all'}"
 
 
-Refit = SwapOptimizer | SetSchedule | SwapActivations | Freeze
+@dataclass(frozen=True, slots=True)
+class EditNorms:
+    """Put batch norms after layers, or take batch norms out, folded into the layer before where ``fold`` says so."""
+
+    insert: bool
+    layers: tuple[str, ...] = ()
+    fold: bool = False
+
+    def __str__(self) -> str:
+        done = "batch norm after" if self.insert else "batch norm folded:" if self.fold else "no batch norm:"
+        return f"{done} {', '.join(self.layers) or 'all'}"
+
+
+Refit = SwapOptimizer | SetSchedule | SwapActivations | Freeze | EditNorms
+
+
+@dataclass(frozen=True, slots=True)
+class Press:
+    """Run what the user put behind a button of theirs."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +401,8 @@ Command = (
     | SetSchedule
     | SwapActivations
     | Freeze
+    | EditNorms
+    | Press
     | Reinitialize
     | Rerun
     | Replicate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nbdebug.records.commands import Freeze, Reinitialize, SetKnobs, SetSchedule, Skip, SwapActivations, SwapOptimizer
+from nbdebug.records.commands import Refit, Reinitialize, SetKnobs, Skip
 
 
 class RunKind(StrEnum):
@@ -65,7 +65,7 @@ class OutsideEdit:
     what: str
 
 
-Change = SetKnobs | Reinitialize | SwapOptimizer | SetSchedule | SwapActivations | Freeze | Skip | Reseed | OutsideEdit
+Change = SetKnobs | Reinitialize | Refit | Skip | Reseed | OutsideEdit
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,11 +87,24 @@ class OptionKnob:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnKnob:
+    """A quantity of the user's own, which their code reads; on a ``log`` scale or a linear one."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class KnobStates:
     """Every knob's present value. ``schedule`` names the scheduler, empty when there is none.
 
     ``optimizer`` names the optimizer; ``init_layers`` are the layers that re-initialisation can redraw. ``origins``
-    says by knob where its value comes from, such as ``("lr", "set at step 120 of main")``.
+    says by knob where its value comes from, such as ``("lr", "set at step 120 of main")``. ``own`` and ``buttons`` are
+    the user's. ``activations`` are the layers that can be swapped, each with its kind, ``activation_kinds`` what they
+    can become, ``frozen`` the layers of which no parameter learns.
     """
 
     groups: tuple[GroupRate, ...]
@@ -102,3 +115,8 @@ class KnobStates:
     init_layers: tuple[str, ...] = ()
     origins: tuple[tuple[str, str], ...] = ()
     options: tuple[OptionKnob, ...] = ()
+    own: tuple[OwnKnob, ...] = ()
+    buttons: tuple[str, ...] = ()
+    activations: tuple[tuple[str, str], ...] = ()
+    activation_kinds: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()

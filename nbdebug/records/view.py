@@ -118,6 +118,16 @@ class LayersView:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnPanel:
+    """What the user's function gave at the latest end of an epoch: ``text``, or a ``picture`` as PNG."""
+
+    name: str
+    epoch: int
+    text: str = ""
+    picture: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """Everything on the dashboard at one moment. ``status.run`` is the run that the model's weights belong to.
 
@@ -139,4 +149,5 @@ class View:
     cost: Cost | None = None
     breakpoints: tuple[Breakpoint, ...] = ()
     stop: Stop | None = None
+    panels: tuple[OwnPanel, ...] = ()
     lr_curve: LrCurve | None = None

@@ -17,7 +17,7 @@ MOST = 10_000
 LOWEST, HIGHEST = 1e-12, 1e6
 RUNAWAY = 4.0  # times the best smoothed loss
 LEAST_FALL = 0.1  # of the fall so far, which a loss near zero must rise by to count as running away
-SURE = 4.0  # standard deviations of the noise; the lowest of a hundred means is 2 below by chance, 1 in 20 times 3.7
+SURE = 4.3  # standard deviations of the noise: noise alone gets there in one test of forty
 STEEPEST, VALLEY, TENTH, HALF = "steepest descent", "middle of the valley", "minimum / 10", "half of the diverging rate"
 
 
@@ -87,14 +87,17 @@ class Watch:
         if not math.isfinite(loss):
             return True
         smooth = self._smoother.add(loss)
-        if 0 < self._seen <= self._early:
-            self._rough += (abs(loss - self._last) - self._rough) / self._seen
-        self._last, self._seen = loss, self._seen + 1
+        last, self._last = self._last, loss
         if math.isnan(self._best):
             self._first = self._best = smooth
         self._best = min(self._best, smooth)
         size = max(abs(self._best), LEAST_FALL * (self._first - self._best), self._rough)
-        return smooth > self._best + (RUNAWAY - 1) * size
+        if smooth > self._best + (RUNAWAY - 1) * size:
+            return True
+        if 0 < self._seen <= self._early:
+            self._rough += (abs(loss - last) - self._rough) / self._seen
+        self._seen += 1
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +123,11 @@ class _Fall:
 
 def _try_fall(losses: Floats, smooth: Floats, keep: float) -> _Fall | None:
     """Where the curve falls; ``None`` where it is too short to tell."""
-    settled = round(1 / (1 - keep))  # before it, the mean is over few losses, and low by chance
+    settled = round(2 / (1 - keep))  # before it, the mean is over few losses, and low by chance
     if smooth.size < settled + 3:
         return None
     early = max(3, smooth.size // 3)
-    level = max(float(np.median(smooth[:early])), float(smooth[settled]))
+    level = float(np.median(smooth[:early]))
     bottom = settled + int(np.argmin(smooth[settled:]))
     depth = level - float(smooth[bottom])
     steps = np.diff(losses[: 2 * early])  # of neighbours, so that a slow fall does not count as noise

@@ -15,6 +15,7 @@ from nbdebug.records.commands import (
     DeleteRun,
     DropSnapshot,
     EditBreakpoint,
+    EditNorms,
     EditRun,
     Freeze,
     Outcome,
@@ -104,7 +105,7 @@ class Controller:
                 return self._stop()
             case SetKnobs():
                 return self._set(command)
-            case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze():
+            case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze() | EditNorms():
                 return self._refit(command)
             case Undo():
                 return self._undo()

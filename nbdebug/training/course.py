@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from nbdebug.records.commands import (
     Changes,
+    EditNorms,
     Freeze,
     Reinitialize,
     SetKnobs,
@@ -232,7 +233,7 @@ class Course:
                     session.random.take_over(random)
                 else:
                     self.reseed(seed)
-            case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze():
+            case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze() | EditNorms():
                 session.refitter.refit(made.change)
             case Skip():
                 session.leave_out_a_batch()

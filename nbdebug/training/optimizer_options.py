@@ -177,7 +177,7 @@ def known_option(name: str) -> Option:
 def unknown_option(kind: str, name: str, known: list[str]) -> str:
     """In words: an optimizer of this kind has no such option, and which is nearest."""
     near = _ALIASES.get(name) or next(iter(difflib.get_close_matches(name, known, 1, 0.5)), None)
-    hint = f": did you mean {near!r}?" if near in known else ""
+    hint = f": did you mean {str(near)!r}?" if near in known else ""
     return f"{kind} has no option {name!r}{hint} (there are {', '.join(known)})"
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim import Optimizer
 
-from nbdebug.records.commands import Freeze, Refit, SetSchedule, SwapActivations, SwapOptimizer
+from nbdebug.records.commands import EditNorms, Freeze, Refit, SetSchedule, SwapActivations, SwapOptimizer
 from nbdebug.records.errors import CommandError
 from nbdebug.records.schedules import ScheduleKind
 from nbdebug.training import schedules, surgery
@@ -86,6 +86,8 @@ class Refitter:
                 text = self._operate(surgery.plan_swap(self._session.model, kind, _names(command.layers)), str(command))
             case Freeze():
                 text = self._operate(self._plan_of(command), str(command))
+            case EditNorms():
+                text = self._operate(self._plan_of_norms(command), str(command))
         self._take_note()
         return text
 
@@ -136,6 +138,12 @@ class Refitter:
         if command.frozen:
             return surgery.plan_freeze(model, _names(command.layers), hold_statistics=command.hold_statistics)
         return surgery.plan_unfreeze(model, _names(command.layers), originals=self._originals)
+
+    def _plan_of_norms(self, command: EditNorms) -> Plan:
+        model, layers = self._session.model, _names(command.layers)
+        if command.insert:
+            return surgery.plan_insert_norms(model, layers)
+        return surgery.plan_remove_norms(model, layers, fold=command.fold)
 
     def _operate(self, plan: Plan, text: str) -> str:
         """Carry a plan out; parameters that are new go into the first optimizer's last group."""

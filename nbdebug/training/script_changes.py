@@ -14,6 +14,7 @@ from nbdebug.records.commands import (
     Changes,
     Clip,
     ClipMode,
+    EditNorms,
     Freeze,
     OptionValue,
     Reinitialize,
@@ -45,7 +46,7 @@ def words(change: Change) -> str:
             return f"init {change.scheme}{of}, seed {change.seed}{kept}"
         case Reseed(seed):
             return f"seed {seed}"
-        case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze():
+        case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze() | EditNorms():
             return str(change)
         case Skip():
             return "batch left out"
@@ -111,6 +112,8 @@ def _plain_change(change: Change) -> dict[str, Any]:
                 "layers": list(layers),
                 "hold_statistics": hold_statistics,
             }
+        case EditNorms(insert, layers, fold):
+            return {"kind": "norms", "insert": insert, "layers": list(layers), "fold": fold}
         case Skip():
             return {"kind": "skip"}
         case OutsideEdit(what):
@@ -167,7 +170,7 @@ class Writer:
                 return self._reseed(index, seed)
             case Skip():
                 return ["next(batches)"]
-            case OutsideEdit() | SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze():
+            case OutsideEdit() | SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze() | EditNorms():
                 raise ValueError(f"{words(change)} can't be written")
 
     def clip(self, clip: Clip) -> list[str]:

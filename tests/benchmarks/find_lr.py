@@ -146,7 +146,7 @@ KINDS: dict[str, tuple[Any, Any, Any]] = {
     "multi-label": (labels, mlp(12, 32, 6), BITS),
 }
 OPTIMIZERS = {"SGD": sgd, "momentum": momentum, "Adam": adam}
-USUAL = ["SGD", "momentum", "momentum", "Adam", "Adam", "SGD", "Adam", "momentum", "Adam", "SGD"]  # as one would
+USUAL = ["SGD", "momentum", "momentum", "Adam", "Adam", "SGD", "Adam", "SGD", "Adam", "momentum"]  # as one would
 PROBLEMS = [Problem(name, *KINDS[name], OPTIMIZERS[kind]) for name, kind in zip(KINDS, USUAL, strict=True)]
 
 

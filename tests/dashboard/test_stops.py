@@ -116,6 +116,16 @@ def test_the_run_bar_says_where_training_stands_and_offers_to_go_on():
     assert "go back" in late["skip"]
 
 
+def test_a_failed_run_offers_to_look_before_the_step():
+    status = Status(State.FAILED, step=3, message="RuntimeError: shapes\ndiffer")
+    bar = runbar.state(views.view(status=status))
+    assert (bar["stop"]["text"], bar["stop"]["failed"], bar["message"]) == ("RuntimeError: shapes differ", True, "")
+    assert bar["stop"]["title"] == status.message and bar["stop"]["tone"] == "bad" and "go back" in bar["stop"]["skip"]
+    stored = runbar.state(views.view(status=status, stored=True))
+    assert stored["stop"] is None and stored["message"] == status.message
+    assert not runbar.state(views.view(stop=views.stop()))["stop"]["failed"]
+
+
 def test_without_a_stop_the_message_is_told_as_before():
     bar = runbar.state(views.view(status=Status(State.PAUSED, message="paused by the script")))
     assert (bar["stop"], bar["message"]) == (None, "paused by the script")

@@ -9,6 +9,7 @@ import numpy as np
 
 from nbdebug.records.commands import Clip, ClipMode
 from nbdebug.records.comparison import Comparison, SeriesComparison, Verdict
+from nbdebug.records.finder import LrCurve
 from nbdebug.records.layers import Histograms, LayerValues, edges
 from nbdebug.records.runs import Mark, Run, RunKind
 from nbdebug.records.signals import Series, Signal, Split
@@ -256,3 +257,17 @@ def batch(amount: int = 6, side: int = 8, **changes: Any) -> BatchView:
 def stop(**changes: Any) -> Stop:
     why = "grad_norm > 5 * median(grad_norm, 100): 18.3 > 5 × 2.11"
     return replace(Stop("main", 4, True, why, breakpoint=1, loss=0.7, batch=batch()), **changes)
+
+
+def lr_curve(**changes: Any) -> LrCurve:
+    """A loss that falls about 3e-3 and runs away from 0.3 on."""
+    rates = np.geomspace(1e-7, 10, 100)[:84]
+    at = np.log10(rates)
+    clean = 2.3 - 1.6 / (1 + np.exp(-3 * (at + 2.6))) + 3 * np.exp(5 * (at + 0.3))
+    noise = np.random.default_rng(0).normal(0, 0.06, rates.size)
+    suggestions = (
+        ("middle of the valley", 2.1e-3), ("steepest descent", 3.2e-3), ("minimum / 10", 5e-3),
+        ("half of the diverging rate", 0.25),
+    )  # fmt: skip
+    made = LrCurve(rates, clean + noise, clean, suggestions, float(rates[-1]), "main", 120, 100, 1e-3)
+    return replace(made, **changes)
