@@ -15,10 +15,10 @@ from torch import nn
 from nbdebug import debugger_manifest, debugger_places, debugger_probes
 from nbdebug.dashboard.dashboard import Dashboard
 from nbdebug.debugger_finder import RateFinding
+from nbdebug.debugger_own import Owning
 from nbdebug.debugger_refit import Refitting
 from nbdebug.debugger_steering import Steering
 from nbdebug.debugger_stops import Current, Investigator, Stopping, reader_of_conditions
-from nbdebug.journal.history import History
 from nbdebug.journal.journal import Journal
 from nbdebug.probes import presets
 from nbdebug.probes.governor import Governor
@@ -40,7 +40,7 @@ from nbdebug.training.trainer import Trainer
 LOG = logging.getLogger("nbdebug")
 
 
-class Debugger(Steering, Stopping, Refitting, RateFinding):
+class Debugger(Steering, Stopping, Refitting, Owning, RateFinding):
     """A debugger for one training run: displays as a live dashboard, and does all of it by method too.
 
     Training runs on a thread of its own; all methods may be called from any other thread. Changes are applied between
@@ -102,7 +102,6 @@ class Debugger(Steering, Stopping, Refitting, RateFinding):
         self.current = Current(session)
         self._init_layers = redrawable(model)
         self._dashboard = Dashboard(self._view, self._post)
-        self.history = History(self._journal, lambda: self._session.timeline.current)
         if trouble:
             self._report_journal_trouble(trouble)
 
@@ -208,6 +207,7 @@ class Debugger(Steering, Stopping, Refitting, RateFinding):
             cost=self.cost,
             breakpoints=self._session.breaks.told,
             stop=self._session.halts.stop,
+            panels=tuple(self._session.own.panels.values()),
             lr_curve=self._lr_curve,
         )
 
@@ -215,7 +215,13 @@ class Debugger(Steering, Stopping, Refitting, RateFinding):
         """Every knob's value, and where it comes from."""
         timeline = self._session.timeline
         origins = tuple(timeline.origins(timeline.here).items())
-        return replace(self._session.knobs.states(self._init_layers), origins=origins)
+        session = self._session
+        return replace(
+            session.knobs.states(self._init_layers),
+            origins=origins,
+            buttons=tuple(session.own.buttons),
+            **session.refitter.told(),
+        )
 
     def _report_journal_trouble(self, why: str) -> None:
         status = self._session.status()

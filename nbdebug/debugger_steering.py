@@ -17,6 +17,7 @@ from typing import Any
 
 from nbdebug import debugger_compare, debugger_export
 from nbdebug.dashboard.routing import blocking_note
+from nbdebug.journal.history import History
 from nbdebug.journal.journal import Journal
 from nbdebug.probes import presets
 from nbdebug.records.commands import (
@@ -44,9 +45,12 @@ from nbdebug.records.commands import (
 )
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.errors import CommandError, ConfigurationError, collect
+from nbdebug.records.forecast import Forecast
 from nbdebug.records.runs import Run, RunKind
+from nbdebug.records.signals import Signal
 from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.status import State
+from nbdebug.tools.forecast import forecast
 from nbdebug.training import knobs, model_file
 from nbdebug.training.arguments import (
     budget_mistakes,
@@ -84,6 +88,7 @@ class Steering:
         self._model = model
         self._session = session
         self._journal = journal
+        self.history = History(journal, lambda: session.timeline.current)
         self._comparer = debugger_compare.Comparer(session, journal)
         self._displayed = False
 
@@ -180,8 +185,8 @@ class Steering:
         Options: ``lr`` (all parameter groups in proportion, or a mapping of group to value; under a schedule a factor
         on it), ``clip_norm`` or ``clip_value`` (of each optimizer's own gradients; ``None`` turns clipping off),
         ``dropout`` (all layers, or a mapping of layer to probability), and those of the optimizer by their names in
-        torch: ``weight_decay``, ``momentum``, ``nesterov``, ``betas`` (or ``beta1``, ``beta2``), ``eps`` … (all groups, or
-        a mapping of group to value). :meth:`undo` takes a change back.
+        torch: ``weight_decay``, ``momentum``, ``nesterov``, ``betas`` (or ``beta1``, ``beta2``), ``eps`` and so on (all
+        groups, or a mapping of group to value), and your own by their names. :meth:`undo` takes a change back.
 
         Raises:
             ConfigurationError: lists every unknown name and value out of range; nothing is changed then.
@@ -190,6 +195,25 @@ class Steering:
             options, [] if options else ["nothing to set: give lr, clip_norm, clip_value or dropout"]
         )
         return self._ask(SetKnobs(changes))
+
+    def forecast(self, **options: Any) -> Forecast:
+        """What the next step would be under these knobs (those of :meth:`set`), before they are set: prints well.
+
+        By layer the update : weight ratio, now and then; the loss; how many of the latest steps a clipping threshold
+        would have clipped. Two steps on the side, on the batch that the next step then really uses; all is as it was
+        afterwards, bit for bit. Training must stand still.
+
+        Raises:
+            ConfigurationError: lists every unknown name and value out of range.
+            CommandError: training runs, or the epoch has no batch left.
+        """
+        changes = self._parsed(options)
+        if not self._session.at_rest:
+            raise CommandError("training is running: pause it to foretell the next step")
+        norm = str(Signal.GRADIENT_NORM)
+        norms = self.history[norm][1].tolist() if norm in list(self.history) else []
+        made: Forecast = self._session.call("a forecast", lambda: forecast(self._session, changes, norms))
+        return made
 
     def undo(self) -> Outcome:
         """Take the latest change of knobs back, from the next step on; called again, the one before it.
@@ -382,7 +406,7 @@ class Steering:
 
     def _parsed(self, options: Mapping[str, Any], mistakes: Sequence[str] = ()) -> Changes:
         """Knob options as changes; raises all that is wrong with them, and the mistakes known before, at once."""
-        changes, unknown = knobs.parse(options)
+        changes, unknown = knobs.parse(options, tuple(self._session.knobs.own))
         refuse([*mistakes, *unknown, *self._session.knobs.mistakes(changes)])
         return changes
 

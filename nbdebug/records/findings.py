@@ -23,6 +23,7 @@ class Cause(StrEnum):
     NUMERICAL_INSTABILITY = "numerical_instability"
     HALF_PRECISION_OVERFLOW = "half_precision_overflow"
     NAN_IN_DATA = "nan_in_data"
+    EARLY_STOP = "early_stop"
     BREAKPOINT_DISABLED = "breakpoint_disabled"
     EVAL_MODE_IN_TRAINING = "eval_mode_in_training"
     MODEL_EDITED = "model_edited"

@@ -16,8 +16,9 @@ FEWEST = 10  # rates to read anything from
 MOST = 10_000
 LOWEST, HIGHEST = 1e-12, 1e6
 RUNAWAY = 4.0  # times the best smoothed loss
+SETTLED = 5  # losses, before whose mean means little
 LEAST_FALL = 0.1  # of the fall so far, which a loss near zero must rise by to count as running away
-SURE = 4.3  # standard deviations of the noise: noise alone gets there in one test of forty
+LIKELY, SURE = 3.0, 4.5  # standard deviations of the noise; noise alone gets to the second in one test of fifty
 STEEPEST, VALLEY, TENTH, HALF = "steepest descent", "middle of the valley", "minimum / 10", "half of the diverging rate"
 
 
@@ -86,17 +87,16 @@ class Watch:
         """
         if not math.isfinite(loss):
             return True
-        smooth = self._smoother.add(loss)
-        last, self._last = self._last, loss
-        if math.isnan(self._best):
-            self._first = self._best = smooth
-        self._best = min(self._best, smooth)
-        size = max(abs(self._best), LEAST_FALL * (self._first - self._best), self._rough)
-        if smooth > self._best + (RUNAWAY - 1) * size:
-            return True
-        if 0 < self._seen <= self._early:
-            self._rough += (abs(loss - last) - self._rough) / self._seen
-        self._seen += 1
+        smooth, seen = self._smoother.add(loss), self._seen
+        if seen >= SETTLED:
+            self._first = smooth if math.isnan(self._first) else self._first
+            self._best = smooth if math.isnan(self._best) else min(self._best, smooth)
+            size = max(abs(self._best), LEAST_FALL * (self._first - self._best), self._rough)
+            if smooth > self._best + (RUNAWAY - 1) * size:
+                return True
+        if 0 < seen <= self._early:
+            self._rough += (abs(loss - self._last) - self._rough) / seen
+        self._last, self._seen = loss, seen + 1
         return False
 
 
@@ -115,10 +115,9 @@ class _Fall:
     depth: float
     noise: float
 
-    @property
-    def is_real(self) -> bool:
-        """Whether it is deeper than noise alone would make one."""
-        return self.depth > max(SURE * self.noise, 1e-7 * abs(self.level))
+    def exceeds(self, deviations: float) -> bool:
+        """Whether it is deeper than so many standard deviations of the noise."""
+        return self.depth > max(deviations * self.noise, 1e-7 * abs(self.level))
 
 
 def _try_fall(losses: Floats, smooth: Floats, keep: float) -> _Fall | None:
@@ -150,17 +149,22 @@ def _steepest(smooth: Floats, fall: _Fall, reach: int) -> int:
     return int(places[np.argmin(smooth[places + reach] - smooth[places - reach])])
 
 
+def _read(losses: Floats, steps: int) -> tuple[Floats, _Fall | None]:
+    """The smooth curve as far as it is finite, and its fall."""
+    keep = beta(steps)
+    smooth = smoothed(losses, keep)
+    smooth = smooth[np.isfinite(smooth)]
+    return smooth, _try_fall(losses[: smooth.size], smooth, keep)
+
+
 def suggestions(rates: Floats, losses: Floats, steps: int, diverged_at: float | None) -> tuple[tuple[str, float], ...]:
     """Names and rates, the best first; none where the loss did not fall by more than its noise.
 
     The best is the lower of a tenth of the rate at the minimum and the middle of the valley, its half height: on the
     small problems of tests/benchmarks/find_lr.py that came nearest to a search, and either alone may be too high.
     """
-    keep = beta(steps)
-    smooth = smoothed(losses, keep)
-    smooth = smooth[np.isfinite(smooth)]
-    fall = _try_fall(losses[: smooth.size], smooth, keep)
-    if fall is None or not fall.is_real:
+    smooth, fall = _read(losses, steps)
+    if fall is None or not fall.exceeds(LIKELY):
         return ()
     steepest = _steepest(smooth, fall, max(1, steps // 25))
     found = {
@@ -184,7 +188,10 @@ def note(rates: Floats, losses: Floats, steps: int, *, diverged: bool, found: tu
     if not found:
         why = "" if losses.size < FEWEST else "the loss did not fall by more than its noise: more steps would tell more"
         return "; ".join(text for text in (ended, why) if text)
-    smooth = smoothed(losses, beta(steps))
-    if not ended and not diverged and int(np.nanargmin(smooth)) >= losses.size - 2:
+    smooth, fall = _read(losses, steps)
+    unsure = "the loss fell by little more than its noise: more steps would be surer"
+    if fall is not None and not fall.exceeds(SURE):
+        return "; ".join(text for text in (ended, unsure) if text)
+    if not ended and not diverged and int(np.argmin(smooth)) >= losses.size - 2:
         return f"the loss still fell at the highest rate, {rates[-1]:.1e}: test higher ones"
     return ended

@@ -21,6 +21,7 @@ from nbdebug.records.commands import (
     Outcome,
     Pause,
     PostMortem,
+    Press,
     Refit,
     Reinitialize,
     RemoveBreakpoint,
@@ -107,6 +108,8 @@ class Controller:
                 return self._set(command)
             case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze() | EditNorms():
                 return self._refit(command)
+            case Press(name):
+                return self._session.own.press(name)
             case Undo():
                 return self._undo()
             case Reinitialize():

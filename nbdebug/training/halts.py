@@ -163,6 +163,17 @@ class Halts:
         session.goal.stride = None
         session.become(State.PAUSED, f"stopped in step {step:,}, {where}: {self.stop.why}")
 
+    def hold(self) -> Held:
+        """The next batch at hand, to be used next.
+
+        Raises:
+            CommandError: the epoch is over.
+        """
+        held = self._hold()
+        if held is None:
+            raise CommandError("the epoch has no batch left: take a step first")
+        return held
+
     def _hold(self, *, again: bool = False) -> Held | None:
         """The next batch at hand; ``again`` the one that was just taken, where it can't be fetched anew."""
         session = self._session
@@ -226,10 +237,7 @@ class Halts:
         if session.state is State.FAILED:
             raise CommandError("the latest step raised an error: post_mortem() goes to before it")
         if self.stop is not None and self.stop.before_update:
-            held = self._hold()
-            if held is None:
-                raise CommandError(NOTHING_AT_HAND)
-            return reenact(session, held, layers)
+            return reenact(session, self.hold(), layers)
         with self.look_back() as held:
             return reenact(session, held, layers)
 

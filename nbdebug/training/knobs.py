@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,10 +20,11 @@ from torch.optim import Optimizer, lr_scheduler
 
 from nbdebug.records.commands import Changes, Clip, ClipMode
 from nbdebug.records.signals import Series, Signal
-from nbdebug.records.status import DropoutLayer, GroupRate, KnobStates
+from nbdebug.records.status import DropoutLayer, GroupRate, KnobStates, OwnKnob
 from nbdebug.training import option_knobs
 from nbdebug.training.modules import Model, named_modules
 from nbdebug.training.optimizer_options import OPTION_NAMES
+from nbdebug.training.own_knob import Knob
 from nbdebug.training.trainer import Trainer
 
 NAMES = ("lr", "clip_norm", "clip_value", "dropout")
@@ -101,6 +102,7 @@ class KnobSettings:
     clip: Clip
     dropout: tuple[float, ...]
     first_rates: tuple[float, ...] = ()
+    own: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass
@@ -112,6 +114,7 @@ class Knobs:
     clip: Clip = field(default_factory=Clip)
     groups: list[RateGroup] = field(default_factory=list)
     dropout_layers: dict[str, nn.Module] = field(default_factory=dict)
+    own: dict[str, Knob] = field(default_factory=dict)
     _last_shares: dict[str, float] = field(default_factory=dict)
     _series: tuple[Series, ...] = ()
 
@@ -175,6 +178,7 @@ class Knobs:
             optimizer=", ".join(optimizers),
             init_layers=init_layers,
             options=option_knobs.knobs(self.groups, self._schedulers),
+            own=tuple(OwnKnob(k.name, k.value, k.low, k.high, k.log) for k in self.own.values()),
         )
 
     @property
@@ -192,6 +196,7 @@ class Knobs:
             *_clip_mistakes(changes.clip),
             *self._dropout_mistakes(changes.dropout),
             *(option_knobs.mistakes(self.groups, self._schedulers, changes.options) if changes.options else ()),
+            *self._own_mistakes(changes.own or {}),
         ]
 
     def apply(self, changes: Changes) -> None:
@@ -207,6 +212,18 @@ class Knobs:
                 _set_dropout(self.dropout_layers[name], p)
         if changes.options is not None:
             option_knobs.apply(self.groups, changes.options)
+        for name, value in (changes.own or {}).items():
+            self.own[name].value = float(value)
+
+    def _own_mistakes(self, values: Mapping[str, float]) -> list[str]:
+        found = [
+            f"no knob {name!r} of your own: there {_list_of(list(self.own))}" for name in values if name not in self.own
+        ]
+        for name, knob in self.own.items():
+            value = values.get(name, knob.value)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not knob.low <= value <= knob.high:
+                found.append(f"{name}={value!r} is out of range: from {knob.low:g} to {knob.high:g}")
+        return found
 
     @property
     def _schedulers(self) -> list[Any]:
@@ -216,7 +233,8 @@ class Knobs:
         """The present value of every knob, as changes that would bring it about."""
         rates = {group.name: group.asked for group in self.groups}
         dropout = {name: _dropout_of(layer) for name, layer in self.dropout_layers.items()}
-        return Changes(rates, self.clip, dropout, dict(option_knobs.present(self.groups, self._schedulers)))
+        own = {name: knob.value for name, knob in self.own.items()}
+        return Changes(rates, self.clip, dropout, dict(option_knobs.present(self.groups, self._schedulers)), own)
 
     def difference(self, wanted: Changes) -> Changes:
         """Of what :meth:`all_asked` gave at another time, what is different now; one value where all are alike."""
@@ -230,7 +248,8 @@ class Knobs:
         """For a snapshot."""
         dropout = tuple(_dropout_of(layer) for layer in self.dropout_layers.values())
         factors = tuple(group.factor for group in self.groups)
-        return KnobSettings(factors, self.clip, dropout, tuple(group.first_lr for group in self.groups))
+        own = tuple((name, knob.value) for name, knob in self.own.items())
+        return KnobSettings(factors, self.clip, dropout, tuple(group.first_lr for group in self.groups), own)
 
     def restore(self, settings: KnobSettings) -> None:
         """From a snapshot; the learning rates come back with the optimizer."""
@@ -239,6 +258,9 @@ class Knobs:
         for group, rate in zip(self.groups, settings.first_rates, strict=False):
             group.first_lr = rate
         self.clip = settings.clip
+        for name, value in settings.own:
+            if name in self.own:
+                self.own[name].value = value
         for layer, p in zip(self.dropout_layers.values(), settings.dropout, strict=False):
             _set_dropout(layer, p)
 
@@ -285,22 +307,24 @@ class Knobs:
         return _named_mistakes("dropout", "dropout layer", dropout, list(self.dropout_layers), 0.0, 1.0)
 
 
-def parse(options: Mapping[str, Any]) -> tuple[Changes, list[str]]:
+def parse(options: Mapping[str, Any], own: Collection[str] = ()) -> tuple[Changes, list[str]]:
     """Keyword arguments of ``debugger.set`` as changes, and what is wrong with them in words.
 
     ``clip_norm=None`` and ``clip_value=None`` turn clipping off; unknown names come with the nearest right one.
     """
-    mistakes = [_unknown(name, (*NAMES, *OPTION_NAMES)) for name in options if name not in (*NAMES, *OPTION_NAMES)]
-    own = option_knobs.parse({name: value for name, value in options.items() if name in OPTION_NAMES[1:]})
+    known = (*NAMES, *OPTION_NAMES, *own)
+    mistakes = [_unknown(name, known) for name in options if name not in known]
+    others = option_knobs.parse({name: value for name, value in options.items() if name in OPTION_NAMES[1:]})
     options = {name: _plain(value) for name, value in options.items()}
     modes = {"clip_norm": ClipMode.NORM, "clip_value": ClipMode.VALUE}
     on = [Clip(mode, options[key]) for key, mode in modes.items() if options.get(key) is not None]
     if len(on) == 2:
         mistakes.append("clip_norm and clip_value can't both be on: give one of them")
+    mine = {name: value for name, value in options.items() if name in own}
     nones = [name for name in ("lr", "dropout") if name in options and options[name] is None]
     mistakes += [f"{name} can't be None: leave it out to keep it as it is" for name in nones]
     clip = (on[0] if on else Clip()) if any(key in options for key in modes) else None
-    return Changes(options.get("lr"), clip, options.get("dropout"), own or None), mistakes
+    return Changes(options.get("lr"), clip, options.get("dropout"), others or None, mine or None), mistakes
 
 
 def _plain(value: Any) -> Any:
@@ -381,6 +405,7 @@ def _between(before: Changes, after: Changes) -> Changes:
         clip=after.clip if after.clip != before.clip else None,
         dropout=_differing(before.dropout, after.dropout),
         options=_differing_options(before.options or {}, after.options or {}),
+        own={name: v for name, v in (after.own or {}).items() if (before.own or {}).get(name, v) != v} or None,
     )
 
 

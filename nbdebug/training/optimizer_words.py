@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ MADE_FROM: dict[OptimizerKind, dict[str, str]] = {
     K.SGD: {
         "exp_avg": "momentum_buffer · (1 − momentum) / (1 − dampening) · (1 − β1)",
         "momentum_buffer": "momentum_buffer, for the same mean gradient",
+        "square_avg": "the mean gradient of momentum_buffer, or the last gradient where larger, squared",
     },
     K.RMSPROP: _STEP | {"exp_avg_sq": "square_avg", "exp_inf": "√(square_avg / (1 − αᵗ))"},
     K.ADAGRAD: _STEP | {"exp_avg_sq": "sum / t · (1 − β2ᵗ)", "exp_inf": "√(sum / t)", "square_avg": "sum / t"},
@@ -63,12 +65,13 @@ def of_state(
         yield "exp_avg starts at zero: the first updates are smaller, from about 1 − beta1 of a full one."
     if "exp_avg_sq" in anew or "exp_inf" in anew:
         name = "exp_avg_sq" if "exp_avg_sq" in anew else "exp_inf"
-        yield f"{name} starts as after one update by the mean gradient, and step at 1."
+        step = max((float(state["step"]) for state in new.state.values() if "step" in state), default=1.0)
+        yield f"{name} starts as if each update so far had been by the mean gradient, and step at {step:g}."
     yield from (f"{name} starts at zero." for name in anew if name in ("momentum_buffer", "grad_avg", "max_exp_avg_sq"))
     if kind is K.RMSPROP and "square_avg" not in made:
         burst = "starts at zero: until it has filled, updates are up to 1 / √(1 − alpha) times the learning rate"
         yield f"square_avg {'starts from the last gradient' if 'square_avg' in after else burst}."
-    used = " ".join(made.values())
+    used = re.findall(r"\w+", " ".join(made.values()))
     left = [name for name in before if name not in used and name != "step"]
     if left and made:
         yield f"{', '.join(left)} {'is' if len(left) == 1 else 'are'} left behind: {kind} keeps nothing like it."

@@ -17,6 +17,7 @@ from nbdebug.records.commands import EditNorms, Freeze, Refit, SetSchedule, Swap
 from nbdebug.records.errors import CommandError
 from nbdebug.records.schedules import ScheduleKind
 from nbdebug.training import schedules, surgery
+from nbdebug.training.modules import named_modules, own_parameters
 from nbdebug.training.optimizers import converted
 from nbdebug.training.scheduler_moves import move_scheduler
 from nbdebug.training.surgery import Activation, Originals, Plan, Structure
@@ -43,6 +44,8 @@ class Refitter:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._originals = Originals()
+        self._looked_at: tuple[int, ...] = ()
+        self._found: tuple[tuple[str, str], ...] = ()
 
     def equipment(self) -> Equipment:
         """What is in use now."""
@@ -90,6 +93,26 @@ class Refitter:
                 text = self._operate(self._plan_of_norms(command), str(command))
         self._take_note()
         return text
+
+    def told(self) -> dict[str, Any]:
+        """For the controls: layers with activations, each with its kind; what they can become; what is frozen."""
+        model = self._session.model
+        parameters = {name: own_parameters(module) for name, module in named_modules(model).items()}
+        return {
+            "activations": self._activations(),
+            "activation_kinds": tuple(map(str, Activation)),
+            "frozen": tuple(
+                n for n, own in parameters.items() if own and not any(p.requires_grad for p in own.values())
+            ),
+        }
+
+    def _activations(self) -> tuple[tuple[str, str], ...]:
+        """Found once for as long as the modules are the same: reading their code takes a while."""
+        key = tuple(map(id, named_modules(self._session.model).values()))
+        if key != self._looked_at:
+            layers = surgery.activation_layers(self._session.model)
+            self._looked_at, self._found = key, tuple((name, type(each).__name__) for name, each in layers.items())
+        return self._found
 
     # -- inside -------------------------------------------------------------------------------------------------
 

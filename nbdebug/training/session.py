@@ -37,6 +37,7 @@ from nbdebug.training import snapshots
 from nbdebug.training.breaks import Breaks, Condition
 from nbdebug.training.control import Controller
 from nbdebug.training.course import Course
+from nbdebug.training.early import EarlyStopping
 from nbdebug.training.failure import Failure
 from nbdebug.training.guard import Guard, Reason, StepStopped, What
 from nbdebug.training.halts import Halts
@@ -46,6 +47,7 @@ from nbdebug.training.lookout import Lookout
 from nbdebug.training.loop import Loop, weighted_mean
 from nbdebug.training.mailbox import Errand, Mailbox, Reservation, Ticket
 from nbdebug.training.modules import Model, modes, roots
+from nbdebug.training.own import Own
 from nbdebug.training.passage import Ended, Passage
 from nbdebug.training.process_end import end_before_exit, leave_interrupts_to_the_main_thread
 from nbdebug.training.refit import Refitter
@@ -122,6 +124,8 @@ class Session:
         self.course = Course(self, shelf, describe)
         self.lookout = Lookout(self)
         self.refitter = Refitter(self)
+        self.own = Own(self)
+        self.early = EarlyStopping(self)
         self.goal = Goal()
         self.state = State.IDLE
         self.failure: Failure | None = None
@@ -590,6 +594,10 @@ class Session:
             values = evaluation.series if evaluation is not None else {}
             hit = self.breaks.after_epoch(self.loop.step, self.loop.epoch, values)
         self.course.epoch_finished(score, time.perf_counter() - began)
+        if self.stepper.heeds:
+            self.own.epoch_ended()
+            if evaluation is not None and self.early.epoch_ended(evaluation.series):
+                self.early.end()
         if hit is not None:
             self._stop_late(Reason(What.BREAKPOINT, breakpoint=hit.number, text=hit.text))
         return self.halts.late is not None

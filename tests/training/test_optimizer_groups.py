@@ -15,7 +15,8 @@ from torch.nn.utils import parametrizations
 from nbdebug.records.errors import CommandError
 from nbdebug.training.optimizer_groups import decay_groups, split_decay, split_mistakes
 
-O, S = torch.optim, torch.optim.lr_scheduler
+O = torch.optim  # noqa: E741
+S = O.lr_scheduler
 
 
 class ScaleNorm(nn.Module):

@@ -244,6 +244,15 @@ def test_momentum_and_beta_stand_for_each_other_there_and_back() -> None:
         assert torch.allclose(back.state[p]["momentum_buffer"], sgd.state[p]["momentum_buffer"], rtol=1e-5)
 
 
+def test_what_is_left_behind_is_said() -> None:
+    _, adam = trained(K.ADAM)
+    assert "exp_avg is left behind: RMSprop keeps nothing like it." in converted(adam, "RMSprop").said
+    assert "exp_avg, exp_avg_sq are left behind: SGD keeps nothing like it." not in converted(adam, "SGD").said
+    assert "exp_avg_sq is left behind: SGD keeps nothing like it." in converted(adam, "SGD").said
+    assert "Adagrad starts anew: nothing that Adam keeps means anything to it." in converted(adam, "Adagrad").said
+    assert "SGD starts anew: there is nothing to carry over yet." in converted(trained(K.ADAM, 0)[1], "SGD").said
+
+
 def test_other_betas_keep_the_estimates() -> None:
     net, adam = trained(K.ADAM)
     new = converted(adam, "Adam", betas=(0.5, 0.9)).optimizer
