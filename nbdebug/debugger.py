@@ -17,6 +17,7 @@ from nbdebug.dashboard.dashboard import Dashboard
 from nbdebug.debugger_finder import RateFinding
 from nbdebug.debugger_own import Owning
 from nbdebug.debugger_refit import Refitting
+from nbdebug.debugger_search import Searching
 from nbdebug.debugger_steering import Steering
 from nbdebug.debugger_stops import Current, Investigator, Stopping, reader_of_conditions
 from nbdebug.journal.journal import Journal
@@ -40,7 +41,7 @@ from nbdebug.training.trainer import Trainer
 LOG = logging.getLogger("nbdebug")
 
 
-class Debugger(Steering, Stopping, Refitting, Owning, RateFinding):
+class Debugger(Steering, Stopping, Refitting, Owning, Searching, RateFinding):
     """A debugger for one training run: displays as a live dashboard, and does all of it by method too.
 
     Training runs on a thread of its own; all methods may be called from any other thread. Changes are applied between

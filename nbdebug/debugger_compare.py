@@ -6,15 +6,15 @@ the statistics are :mod:`nbdebug.tools.comparison`'s. Afterwards the model is wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from nbdebug.debugger_excursion import ask, excursion
 from nbdebug.journal.journal import Journal
 from nbdebug.journal.run_record import RunRecord
-from nbdebug.records.commands import Checkout, Command, DropSnapshot, Outcome, Pause, Replicate, Resume, TakeSnapshot
+from nbdebug.records.commands import Replicate
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.errors import CommandError
 from nbdebug.records.runs import Intervention, OutsideEdit, Run
@@ -102,7 +102,7 @@ class Comparer:
         Raises:
             CommandError: somebody called it off, or the session is held by somebody else.
         """
-        with self.session.reserved(str(plan)) as hold, self._back_afterwards(plan, hold):
+        with self.session.reserved(str(plan)) as hold, excursion(self.session, hold, f"(before comparing {plan.run})"):
             pairs, caveat = self._pairs(plan, hold, tell)
         runs = self.session.timeline.runs
         made = comparison.compare(
@@ -166,7 +166,7 @@ class Comparer:
             return self._made[key]
         if hold.cancelled:
             raise CommandError("the comparison was called off; the model is where it was")
-        name = self._ask(Replicate((plan.parent, plan.run), follow, last_step, seed), hold).made
+        name = ask(self.session, Replicate((plan.parent, plan.run), follow, last_step, seed), hold).made
         self.session.wait(lambda state: state not in (State.RUNNING, State.REWINDING))
         if hold.cancelled:
             raise CommandError("the comparison was called off; the model is where it was")
@@ -174,31 +174,6 @@ class Comparer:
             raise self.session.failure.exception
         self._made[key] = name
         return name
-
-    @contextmanager
-    def _back_afterwards(self, plan: Plan, hold: Reservation) -> Iterator[None]:
-        """Whatever is done inside, the model and the goal are as they were; training goes on if it was running."""
-        session, state = self.session, self.session.state
-        if state is State.RUNNING:
-            self._ask(Pause(), hold)
-        goal = replace(session.goal)
-        home = self._ask(TakeSnapshot(f"(before comparing {plan.run})"), hold).made
-        try:
-            yield
-        finally:
-            self._ask(Pause(), hold)  # after an interrupt, a rerun or a way back may be under way
-            self._ask(Checkout(snapshot=home), hold)
-            self._ask(DropSnapshot(home), hold)
-            session.goal = goal
-            session.become(State.PAUSED if state in (State.RUNNING, State.PAUSED) else State.IDLE)
-            if state is State.RUNNING and not hold.cancelled:
-                self._ask(Resume(), hold)
-
-    def _ask(self, command: Command, hold: Reservation) -> Outcome:
-        outcome = self.session.post(command, hold).wait()
-        if outcome is None or not outcome.ok:
-            raise CommandError(outcome.text if outcome else "closed before the comparison was done")
-        return outcome
 
 
 def curves(journal: Journal, run: str, after: int, last: int) -> dict[Series, Points]:

@@ -197,7 +197,7 @@ class Session:
         return self._reserved is not None
 
     @contextmanager
-    def reserved(self, activity: str) -> Iterator[Reservation]:
+    def reserved(self, activity: str, *, quiet: bool = False) -> Iterator[Reservation]:
         """Nobody else's commands are carried out inside, but for those to pause or stop, which set ``cancelled``.
 
         Raises:
@@ -206,7 +206,7 @@ class Session:
         with self._changed:
             if self._reserved is not None:
                 raise CommandError(f"wait until this is done: {self._reserved.activity}")
-            self._reserved = reservation = Reservation(activity)
+            self._reserved = reservation = Reservation(activity, quiet=quiet)
         try:
             yield reservation
         finally:
@@ -324,7 +324,8 @@ class Session:
         self.lookout.mind_edits()
         self.ensure_started()
         self.course.set_out()
-        self.stepper.heeds = self.timeline.lines[self.timeline.current].run.kind is not RunKind.NOISE
+        quiet = self._reserved is not None and self._reserved.quiet
+        self.stepper.heeds = self.timeline.lines[self.timeline.current].run.kind is not RunKind.NOISE and not quiet
 
     def begin_quietly(self) -> None:
         """Before a way back that nobody asked for by a command of its own."""

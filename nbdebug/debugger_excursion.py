@@ -1,0 +1,48 @@
+"""Several commands in a row on a session that is held meanwhile, after which the model is where it was. Any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from nbdebug.records.commands import Checkout, Command, DropSnapshot, Outcome, Pause, Resume, TakeSnapshot
+from nbdebug.records.errors import CommandError
+from nbdebug.records.status import State
+from nbdebug.training.mailbox import Reservation
+from nbdebug.training.session import Session
+
+
+def ask(session: Session, command: Command, hold: Reservation) -> Outcome:
+    """Give a command and wait for what becomes of it.
+
+    Raises:
+        CommandError: it was refused, or the session was closed.
+    """
+    outcome = session.post(command, hold).wait()
+    if outcome is None or not outcome.ok:
+        raise CommandError(outcome.text if outcome else "closed before it was done")
+    return outcome
+
+
+@contextmanager
+def excursion(session: Session, hold: Reservation, name: str) -> Iterator[str]:
+    """Whatever is done inside, the model and the goal are as they were; training goes on if it was running.
+
+    Gives the name of the snapshot that is come back to, which is called ``name`` meanwhile.
+    """
+    state = session.state
+    if state is State.RUNNING:
+        ask(session, Pause(), hold)
+    goal = replace(session.goal)
+    home = ask(session, TakeSnapshot(name), hold).made
+    try:
+        yield home
+    finally:
+        ask(session, Pause(), hold)  # after an interrupt, a rerun or a way back may be under way
+        ask(session, Checkout(snapshot=home), hold)
+        ask(session, DropSnapshot(home), hold)
+        session.goal = goal
+        session.become(State.PAUSED if state in (State.RUNNING, State.PAUSED) else State.IDLE)
+        if state is State.RUNNING and not hold.cancelled:
+            ask(session, Resume(), hold)
