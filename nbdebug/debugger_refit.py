@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from nbdebug.records.commands import Command, EditNorms, Freeze, Outcome, SetSchedule, SwapActivations, SwapOptimizer
-from nbdebug.records.errors import ConfigurationError, collect
+from nbdebug.records.commands import (
+    Command,
+    EditNorms,
+    Freeze,
+    Outcome,
+    SetAverage,
+    SetSchedule,
+    SwapActivations,
+    SwapOptimizer,
+)
+from nbdebug.records.errors import CommandError, ConfigurationError, collect
 from nbdebug.records.schedules import Schedule
 from nbdebug.training.arguments import layer_mistakes
 from nbdebug.training.modules import named_modules
@@ -22,6 +32,7 @@ class Refitting:
 
     _session: Session
     _ask: Callable[[Command], Outcome]
+    paused: Callable[[], AbstractContextManager[Any]]
 
     def swap_optimizer(self, kind: str, *, lr: float | None = None, name: str = "", **options: Any) -> Outcome:
         """Go on with another kind: SGD, Adam, AdamW, NAdam, RAdam, Adamax, RMSprop, Adagrad.
@@ -101,6 +112,39 @@ class Refitting:
             CommandError: none could be taken out; the text says why, layer by layer.
         """
         return self._ask(EditNorms(False, self._layers(layers), fold))
+
+    def average(self, kind: str | None = "ema", *, decay: float = 0.999, start: int = 1, every: int = 1) -> Outcome:
+        """Average the weights on the side from here on; ``None`` ends it. Training itself is untouched, bit for bit.
+
+        ``"ema"`` is exponential, with this ``decay`` per step; ``"swa"`` counts the weights after step ``start`` from
+        here, and after every ``every`` steps, equally. Each validation also judges the average: ``history`` has
+        ``"loss of the average/val"``, and the metrics likewise. :meth:`averaged` puts it into the model for a look.
+
+        Raises:
+            ConfigurationError: lists all that can't work.
+        """
+        mistakes = [] if kind in ("ema", "swa", None) else [f"kind={kind!r}: give 'ema', 'swa', or None to end it"]
+        if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 <= decay < 1:
+            mistakes.append(f"decay={decay!r}: give a number of at least 0 and below 1, such as 0.999")
+        for name, value in (("start", start), ("every", every)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                mistakes.append(f"{name}={value!r}: give a whole number of steps, at least 1")
+        if mistakes:
+            raise collect(mistakes)
+        return self._ask(SetAverage(kind or "", float(decay), start, every))
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model holds the average of its weights, and training is paused; then its own again.
+
+        Raises:
+            CommandError: no average is taken.
+        """
+        average = self._session.refitter.average
+        if average is None:
+            raise CommandError("no average is taken: average('ema') begins one")
+        with self.paused(), average.swapped(self._session.model):
+            yield
 
     def _layers(self, layers: Layers) -> tuple[str, ...]:
         if layers is None:

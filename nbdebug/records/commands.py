@@ -254,7 +254,25 @@ class EditNorms:
         return f"{done} {', '.join(self.layers) or 'all'}"
 
 
-Refit = SwapOptimizer | SetSchedule | SwapActivations | Freeze | EditNorms
+@dataclass(frozen=True, slots=True)
+class SetAverage:
+    """Average the weights on the side from here on: ``"ema"`` with a ``decay`` per step, or ``"swa"``, all equally.
+
+    ``"swa"`` takes the weights after its step ``start`` and every ``every`` steps from then on. No ``kind`` ends it.
+    """
+
+    kind: str
+    decay: float = 0.999
+    start: int = 1
+    every: int = 1
+
+    def __str__(self) -> str:
+        if self.kind == "ema":
+            return f"average of the weights, decay {self.decay:g}"
+        return "average of the weights" if self.kind else "no average"
+
+
+Refit = SwapOptimizer | SetSchedule | SwapActivations | Freeze | EditNorms | SetAverage
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,6 +420,7 @@ Command = (
     | SwapActivations
     | Freeze
     | EditNorms
+    | SetAverage
     | Press
     | Reinitialize
     | Rerun

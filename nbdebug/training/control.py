@@ -29,6 +29,7 @@ from nbdebug.records.commands import (
     Rerun,
     Resume,
     Rewind,
+    SetAverage,
     SetKnobs,
     SetSchedule,
     Skip,
@@ -106,7 +107,7 @@ class Controller:
                 return self._stop()
             case SetKnobs():
                 return self._set(command)
-            case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze() | EditNorms():
+            case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze() | EditNorms() | SetAverage():
                 return self._refit(command)
             case Press(name):
                 return self._session.own.press(name)

@@ -18,6 +18,7 @@ from nbdebug.records.commands import (
     EditNorms,
     Freeze,
     Reinitialize,
+    SetAverage,
     SetKnobs,
     SetSchedule,
     Skip,
@@ -233,7 +234,7 @@ class Course:
                     session.random.take_over(random)
                 else:
                     self.reseed(seed)
-            case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze() | EditNorms():
+            case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze() | EditNorms() | SetAverage():
                 session.refitter.refit(made.change)
             case Skip():
                 session.leave_out_a_batch()

@@ -120,7 +120,7 @@ class Loop:
         ``aborted`` is asked between batches; when it says so, the epoch is left unfinished.
         """
         last = self.batch
-        evaluation = self._validate(aborted) if self.trainer.val_loader is not None else None
+        evaluation = self.validate(aborted) if self.trainer.val_loader is not None else None
         if aborted():
             return None
         self.batch = last
@@ -133,7 +133,8 @@ class Loop:
             self.cursor.rewind_epoch()
         return evaluation
 
-    def _validate(self, aborted: Callable[[], bool]) -> Evaluation:
+    def validate(self, aborted: Callable[[], bool] = lambda: False) -> Evaluation:
+        """The model as it is now on the validation data; in evaluation mode, each module's own mode restored."""
         function = self.trainer.eval_step or steps.eval_step
         losses: list[tuple[Any, int]] = []
         metrics: dict[str, list[tuple[Any, int]]] = {}

@@ -13,17 +13,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim import Optimizer
 
-from nbdebug.records.commands import EditNorms, Freeze, Refit, SetSchedule, SwapActivations, SwapOptimizer
+from nbdebug.records.commands import EditNorms, Freeze, Refit, SetAverage, SetSchedule, SwapActivations, SwapOptimizer
 from nbdebug.records.errors import CommandError
 from nbdebug.records.schedules import ScheduleKind
 from nbdebug.training import schedules, surgery
+from nbdebug.training.averaging import Average, Ema, Swa
 from nbdebug.training.modules import named_modules, own_parameters
+from nbdebug.training.optimizer_state import forget
 from nbdebug.training.optimizers import converted
 from nbdebug.training.scheduler_moves import move_scheduler
 from nbdebug.training.surgery import Activation, Originals, Plan, Structure
 
 if TYPE_CHECKING:
     from nbdebug.training.session import Session
+
+
+AVERAGE = "nbdebug: average of the weights"
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Equipment:
     structure: Structure
     held: tuple[tuple[Optimizer, tuple[tuple[torch.Tensor, ...], ...]], ...]
     attached: tuple[tuple[Any, Optimizer], ...]
+    state: dict[str, Any]
 
 
 class Refitter:
@@ -55,7 +61,8 @@ class Refitter:
         )
         attached = tuple((each, each.optimizer) for each in _all_of(trainer.schedulers.values()))
         structure = surgery.capture(self._originals)
-        return Equipment(trainer.optimizer, trainer.scheduler, trainer.scheduler_interval, structure, held, attached)
+        interval = trainer.scheduler_interval
+        return Equipment(trainer.optimizer, trainer.scheduler, interval, structure, held, attached, trainer.state)
 
     def put_back(self, equipment: Equipment | None) -> None:
         """Put the parts of another time in, if they are others."""
@@ -63,7 +70,9 @@ class Refitter:
             return
         trainer = self._session.trainer
         changed = trainer.optimizer is not equipment.optimizer or trainer.scheduler is not equipment.scheduler
+        changed |= trainer.state is not equipment.state
         trainer.optimizer, trainer.scheduler = equipment.optimizer, equipment.scheduler
+        trainer.state = equipment.state
         trainer.scheduler_interval = equipment.interval
         for scheduler, optimizer in equipment.attached:
             scheduler.optimizer = optimizer
@@ -89,6 +98,8 @@ class Refitter:
                 text = self._operate(surgery.plan_swap(self._session.model, kind, _names(command.layers)), str(command))
             case Freeze():
                 text = self._operate(self._plan_of(command), str(command))
+            case SetAverage():
+                text = self._set_average(command)
             case EditNorms():
                 text = self._operate(self._plan_of_norms(command), str(command))
         self._take_note()
@@ -162,6 +173,22 @@ class Refitter:
             return surgery.plan_freeze(model, _names(command.layers), hold_statistics=command.hold_statistics)
         return surgery.plan_unfreeze(model, _names(command.layers), originals=self._originals)
 
+    def _set_average(self, command: SetAverage) -> str:
+        """It is kept with the user's own state, so that snapshots have it."""
+        state = dict(self._session.trainer.state)
+        state.pop(AVERAGE, None)
+        if command.kind:
+            rule = Ema(command.decay) if command.kind == "ema" else Swa(command.start, command.every)
+            state[AVERAGE] = Average(rule, buffers=True)
+        self._session.trainer.state = state
+        return str(command)
+
+    @property
+    def average(self) -> Average | None:
+        """The average that is taken, if one is."""
+        found = self._session.trainer.state.get(AVERAGE)
+        return found if isinstance(found, Average) else None
+
     def _plan_of_norms(self, command: EditNorms) -> Plan:
         model, layers = self._session.model, _names(command.layers)
         if command.insert:
@@ -178,6 +205,11 @@ class Refitter:
         held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
         fresh = [parameter for parameter in plan.parameters_added.values() if id(parameter) not in held]
         optimizers[0].param_groups[-1]["params"].extend(fresh)
+        gone = {id(parameter) for parameter in plan.parameters_removed.values()}
+        for optimizer in optimizers:
+            forget(optimizer, plan.parameters_rewritten.values())
+            for group in optimizer.param_groups if gone else ():
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in gone]
         left = "".join(f"; left {name} ({why})" for name, why in plan.refused.items())
         notes = " ".join(dict.fromkeys(note for change in plan.changes for note in change.notes))
         count = len(plan.changes)
@@ -189,7 +221,7 @@ class Refitter:
         session.stepper.hooks.attach_to(session.trainer.optimizers)
         session.knobs.forget_schedules()
         session.knobs.refresh()
-        session.stepper.begin_anew()
+        session.stepper.begin_anew(self.average)
         session.lookout.accept()
 
 

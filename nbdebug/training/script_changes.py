@@ -18,6 +18,7 @@ from nbdebug.records.commands import (
     Freeze,
     OptionValue,
     Reinitialize,
+    SetAverage,
     SetKnobs,
     SetSchedule,
     Skip,
@@ -46,7 +47,7 @@ def words(change: Change) -> str:
             return f"init {change.scheme}{of}, seed {change.seed}{kept}"
         case Reseed(seed):
             return f"seed {seed}"
-        case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze() | EditNorms():
+        case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze() | EditNorms() | SetAverage():
             return str(change)
         case Skip():
             return "batch left out"
@@ -112,6 +113,8 @@ def _plain_change(change: Change) -> dict[str, Any]:
                 "layers": list(layers),
                 "hold_statistics": hold_statistics,
             }
+        case SetAverage(kind, decay, start, every):
+            return {"kind": "average", "by": kind, "decay": decay, "start": start, "every": every}
         case EditNorms(insert, layers, fold):
             return {"kind": "norms", "insert": insert, "layers": list(layers), "fold": fold}
         case Skip():
@@ -170,7 +173,15 @@ class Writer:
                 return self._reseed(index, seed)
             case Skip():
                 return ["next(batches)"]
-            case OutsideEdit() | SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze() | EditNorms():
+            case (
+                OutsideEdit()
+                | SwapOptimizer()
+                | SetSchedule()
+                | SwapActivations()
+                | Freeze()
+                | EditNorms()
+                | SetAverage()
+            ):
                 raise ValueError(f"{words(change)} can't be written")
 
     def clip(self, clip: Clip) -> list[str]:
@@ -226,7 +237,9 @@ class Writer:
                     lines.append(f'for parameter in {place}["params"]:')
                     lines.append(f"    if parameter in optimizers[{quoted(owner)}].state:")
                     held = f"optimizers[{quoted(owner)}].state[parameter]"
-                    lines.append(f"        {held}.setdefault({quoted(entry)}, torch.zeros_like(parameter))")
+                    fresh = "torch.zeros_like(parameter)"
+                    anew = f"{held}[{quoted(entry)}] = {fresh}" if option == "centered" else ""
+                    lines.append(f"        {anew or f'{held}.setdefault({quoted(entry)}, {fresh})'}")
         return lines
 
     def _rates(self, lr: float | Mapping[str, float]) -> list[str]:

@@ -29,11 +29,14 @@ from nbdebug.records.commands import (
 )
 from nbdebug.records.errors import ClosedError, CommandError
 from nbdebug.records.findings import Cause, Finding, Severity
+from nbdebug.records.frames import Frame
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Run, RunKind
+from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.records.status import State, Status
 from nbdebug.records.stops import Breakpoint, Origin
 from nbdebug.training import snapshots
+from nbdebug.training.averaging import Average
 from nbdebug.training.breaks import Breaks, Condition
 from nbdebug.training.control import Controller
 from nbdebug.training.course import Course
@@ -591,6 +594,8 @@ class Session:
         if evaluation is not None:
             score = evaluation.loss
             self.stepper.record_evaluation(self.timeline.current, evaluation)
+        if evaluation is not None and (average := self.refitter.average) is not None:
+            self._evaluate(average)
         if self.breaks.any and self.stepper.heeds:
             values = evaluation.series if evaluation is not None else {}
             hit = self.breaks.after_epoch(self.loop.step, self.loop.epoch, values)
@@ -602,6 +607,21 @@ class Session:
         if hit is not None:
             self._stop_late(Reason(What.BREAKPOINT, breakpoint=hit.number, text=hit.text))
         return self.halts.late is not None
+
+    def _evaluate(self, average: Average) -> None:
+        """The average of the weights on the validation data; no random number is used up by it."""
+        loop, batch = self.loop, self.loop.batch
+        with self.turns:
+            random, generators = RandomState.capture(), loop.cursor.generator_states()
+        with average.swapped(self.model):
+            found = loop.validate(lambda: self._mailbox.closed)
+        with self.turns:
+            random.restore()
+            loop.cursor.set_generators(generators)
+        loop.batch = batch
+        named = {"loss": found.loss, **found.metrics}
+        scalars = tuple((Series(Signal.METRIC, f"{name} of the average", Split.VAL), v) for name, v in named.items())
+        self.recorder.record(Frame(self.timeline.current, loop.step, loop.epoch, scalars))
 
     def _count_the_stride(self, steps: int) -> None:
         if self.goal.stride is not None:

@@ -18,6 +18,7 @@ from nbdebug.records.cost import Timing
 from nbdebug.records.frames import Frame
 from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.records.stops import Breakpoint
+from nbdebug.training.averaging import Average
 from nbdebug.training.breaks import Breaks
 from nbdebug.training.guard import Guard, Reason, StepStopped, What
 from nbdebug.training.knobs import Knobs
@@ -95,12 +96,14 @@ class Stepper:
         self._layout: tuple[object, bool, list[str]] = (None, False, [])
         self._is_plain = False
         self.heeds = True
+        self._average: Average | None = None
         self._ended = 0.0
         self._since_norm = 0
 
-    def begin_anew(self) -> None:
-        """Knobs or modules are others from now on."""
+    def begin_anew(self, average: Average | None) -> None:
+        """Knobs or modules are others from now on; ``average`` is told of each step."""
         self._layout = (None, False, [])
+        self._average = average
 
     def begin(self) -> None:
         """Training sets out, or goes on after a rest: time that passed meanwhile is nobody's."""
@@ -231,6 +234,8 @@ class Stepper:
         if guard.broke_off is not None:
             loop.step -= 1
             raise guard.broke_off
+        if self._average is not None:
+            self._average.update(loop.model)
         return result
 
     def _judge(self, loss: float | None, result: StepResult, metrics: dict[str, Any]) -> Reason | None:

@@ -529,6 +529,25 @@ def test_lazy_layers_are_refused_before_anything_is_done() -> None:
     case.close()
 
 
+class Fixed(torch.optim.Optimizer):
+    """An optimizer without a learning rate."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {})
+
+    def step(self, closure: Any = None) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            parameter.data.sub_(parameter.grad, alpha=0.01)
+
+
+def test_without_a_learning_rate_there_is_nothing_to_test() -> None:
+    model = network()
+    case = debugger(model=model, optimizer=Fixed(model.parameters()))
+    with pytest.raises(CommandError, match="no learning rate to test"):
+        case.find_lr()
+    case.close()
+
+
 def test_a_model_in_evaluation_is_trained_on_and_comes_back_so() -> None:
     case = debugger()
     model = case._model

@@ -218,3 +218,40 @@ def test_a_script_says_what_it_can_not_do(tmp_path: Any) -> None:
         case.export_script(tmp_path / "script.py")
     assert '"optimizer"' in case.export_json()
     case.close()
+
+
+def test_an_average_of_the_weights_touches_nothing_is_evaluated_and_comes_back() -> None:
+    case, other = debugger(val_loader=data()[:3]), debugger(val_loader=data()[:3])
+    case.run(steps=3)
+    case.average("ema", decay=0.9)
+    case.run(steps=17)
+    other.run(steps=20)
+    assert same(values(case._model), values(other._model))
+    history = case.history["loss of the average/val"]
+    assert history.steps.tolist() == [10, 20] and history.values[-1] != case.history["loss/val"].values[-1]
+    with case.averaged():
+        averaged = values(case._model)
+    assert not same(averaged, values(case._model))
+    average = torch.optim.swa_utils.AveragedModel(
+        (plain := Plain()).model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9), use_buffers=False
+    )
+    plain.run(3)
+    for _ in range(17):
+        plain.run(1)
+        average.update_parameters(plain.model)
+    with case.averaged():
+        for mine, theirs in zip(case._model.parameters(), average.module.parameters(), strict=True):  # type: ignore[union-attr]
+            assert torch.equal(mine, theirs)
+    case.rewind(11)
+    case.run(steps=9)
+    with case.averaged():
+        assert same(values(case._model), averaged)
+    case.rewind(2)
+    with pytest.raises(CommandError, match="no average"), case.averaged():
+        pass
+    case.checkout("main")
+    assert case.average(None).ok
+    with pytest.raises(ConfigurationError, match=r"(?s)kind='mean'.*decay=2"):
+        case.average("mean", decay=2)
+    case.close()
+    other.close()

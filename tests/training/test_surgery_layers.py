@@ -115,6 +115,8 @@ def test_tied_and_purposely_frozen_parameters_are_told() -> None:
     model, _, _ = zoo.make("tied")
     plan = plan_freeze(model, ["embed"])
     assert plan.changes[0].notes == ("embed.weight is tied to head.weight, which freezes with it",)
+    every = plan_freeze(model).changes
+    assert sum(len(change.stopped) for change in every) == len(list(model.parameters()))
     model, _, _ = zoo.make("cnn, frozen norm, dropout")
     originals = Originals()
     apply(plan_freeze(model, hold_statistics=True), originals)

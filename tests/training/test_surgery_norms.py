@@ -203,3 +203,29 @@ def test_the_same_plan_twice_is_the_same() -> None:
                 ]
             )
         assert found[0] == found[1]
+
+
+def test_a_norm_put_into_a_model_in_evaluation_mode_is_in_it_too() -> None:
+    model, _, _ = zoo.make("mlp of five")
+    model.eval()
+    apply(plan_insert_norms(model))
+    assert not any(module.training for module in model.modules())
+
+
+class Forked(nn.Module):
+    """The layer's output goes into the norm, and past it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.norm, self.act = nn.Linear(10, 5), nn.BatchNorm1d(5), nn.ReLU()
+
+    def forward(self, x):
+        y = self.fc(x)
+        return self.norm(y) + self.act(y)
+
+
+def test_a_layer_whose_output_goes_elsewhere_too_takes_no_statistics_in() -> None:
+    model = Forked()
+    plan = plan_remove_norms(model, fold=True, example=torch.randn(4, 10))
+    assert "not certain" in plan.refused["norm"]
+    assert plan_remove_norms(model, example=torch.randn(4, 10)).changes

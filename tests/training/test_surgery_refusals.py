@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -47,7 +48,9 @@ def test_what_cannot_be_swapped_is_refused_with_the_reason(name: str, layer: str
 
 
 def test_more_refusals() -> None:
-    static = torch.ao.nn.quantized.Linear(3, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        static = torch.ao.nn.quantized.Linear(3, 3)
     computed = nn.Sequential(nn.Linear(3, 3), nn.PReLU(3))
     nn.utils.parametrizations.weight_norm(computed[1], dim=None)
     positive = nn.Linear(3, 3)
@@ -119,6 +122,7 @@ def test_padded_batches_in_evaluation_take_no_path_made_for_relu() -> None:
     x, padding = torch.randn(2, 4, 8), torch.tensor([[False] * 4, [False, False, True, True]])
     assert model.use_nested_tensor
     applied = apply(plan_swap(model, Activation.TANH))
+    assert not model.use_nested_tensor
     with torch.no_grad():
         train, evaluation = (model.train(mode)(x, src_key_padding_mask=padding)[~padding] for mode in (True, False))
     assert torch.allclose(train, evaluation, atol=1e-6)
@@ -162,3 +166,11 @@ def test_copies_of_a_swapped_model_compute_the_same(name: str) -> None:
     undo(second)
     undo(first)
     assert imprint(model) == before
+
+
+def test_what_comes_new_into_a_model_in_evaluation_mode_is_in_it_too() -> None:
+    for name in ("transformer", "mlp of five"):
+        model, _, _ = zoo.make(name)
+        model.eval()
+        apply(plan_swap(model, Activation.NOISY_RELU))
+        assert not any(module.training for module in model.modules())
