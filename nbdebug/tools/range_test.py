@@ -48,17 +48,19 @@ def run(session: Session, low: float, high: float, steps: int, conduct: Conduct)
     """Test so many rates from ``low`` to ``high``, or fewer where the loss runs away before or it is called off.
 
     Raises:
-        CommandError: it was called off too soon to tell anything, or the model can't be put back.
+        CommandError: it was called off too soon to tell anything, there is no rate, or the model can't be put back.
     """
     if snapshots.has_lazy_parts(session.model):
         raise CommandError(
             "the model's lazy layers have no shape yet, so it could not be put back: run it once on a batch before"
         )
+    session.knobs.refresh()
+    if not session.knobs.groups:
+        raise CommandError("the optimizer has no learning rate to test")
     trainer = session.trainer
     if trainer.device is not None:
         for root in roots(session.model).values():
             root.to(trainer.device)
-    session.knobs.refresh()
     present = session.knobs.groups[0].in_force
     planned = lr_finder.rates(low, high, steps)
     with (

@@ -158,6 +158,7 @@ class Halts:
             self._say(reason, step, origin, note)
         session.recorder.mark(Mark(run, step, f"stopped: {self.stop.why}"))
         session.breaks.pending = None
+        session.come_to_rest()  # before anybody who waits goes on: the turn is given back
         session.paused_by_itself = True
         where = "before the update" if before_update else "after the step"
         session.goal.stride = None
@@ -362,6 +363,7 @@ class Halts:
         session.leave_out_a_batch()
         session.course.intervene(Skip(), "batch left out")
         self.stop = None
+        session.come_to_rest()
         session.paused_by_itself = True
         session.become(State.PAUSED, f"{text}; resume to go on")
         return text

@@ -16,8 +16,6 @@ from typing import Any
 
 from nbdebug.records.commands import (
     Command,
-    EditRun,
-    Outcome,
     Pause,
     Reinitialize,
     Resume,
@@ -27,7 +25,7 @@ from nbdebug.records.commands import (
     Stop,
     TakeSnapshot,
 )
-from nbdebug.records.errors import ClosedError, CommandError
+from nbdebug.records.errors import CommandError
 from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.frames import Frame
 from nbdebug.records.manifest import Manifest
@@ -38,7 +36,6 @@ from nbdebug.records.stops import Breakpoint, Origin
 from nbdebug.training import snapshots
 from nbdebug.training.averaging import Average
 from nbdebug.training.breaks import Breaks, Condition
-from nbdebug.training.control import Controller
 from nbdebug.training.course import Course
 from nbdebug.training.early import EarlyStopping
 from nbdebug.training.failure import Failure
@@ -48,11 +45,11 @@ from nbdebug.training.journey import Journey
 from nbdebug.training.knobs import Knobs
 from nbdebug.training.lookout import Lookout
 from nbdebug.training.loop import Loop, weighted_mean
-from nbdebug.training.mailbox import Errand, Mailbox, Reservation, Ticket
+from nbdebug.training.mailbox import Errand, Reservation, Ticket
 from nbdebug.training.modules import Model, modes, roots
 from nbdebug.training.own import Own
-from nbdebug.training.passage import Ended, Passage
 from nbdebug.training.process_end import end_before_exit, leave_interrupts_to_the_main_thread
+from nbdebug.training.reception import Reception
 from nbdebug.training.refit import Refitter
 from nbdebug.training.rng import OwnRandomState, RandomState
 from nbdebug.training.seams import Investigator, Pacer, Recorder, Watcher
@@ -67,7 +64,6 @@ from nbdebug.training.turn import Turns
 HEEDS_SEEDS = (Start, Step, Resume, SetKnobs, Reinitialize, TakeSnapshot)
 CLOSE_TIMEOUT_S = 30.0
 MOST_STEPS = 1_000  # at once, where they are so short
-CLOSED = "closed before it could be applied"
 
 
 @dataclass
@@ -136,11 +132,9 @@ class Session:
         self.paused_by_itself = False
         self.seconds_per_step = 0.0
         self.restore_s = 0.0
-        self._passage = Passage(self)
         self._following: deque[Intervention] = deque()
-        self._reserved: Reservation | None = None
-        self._controller = Controller(self)
-        self._mailbox = Mailbox()
+        self._reception = Reception(self)
+        self._mailbox = self._reception.mailbox
         self._changed = threading.Condition()
         self._context = ThreadContext.capture()
         self._thread: threading.Thread | None = None
@@ -197,7 +191,7 @@ class Session:
     @property
     def is_reserved(self) -> bool:
         """Whether somebody gives it several commands now, such as a comparison."""
-        return self._reserved is not None
+        return self._reception.reserved is not None
 
     @contextmanager
     def reserved(self, activity: str, *, quiet: bool = False) -> Iterator[Reservation]:
@@ -207,14 +201,14 @@ class Session:
             CommandError: somebody else has reserved it.
         """
         with self._changed:
-            if self._reserved is not None:
-                raise CommandError(f"wait until this is done: {self._reserved.activity}")
-            self._reserved = reservation = Reservation(activity, quiet=quiet)
+            if self._reception.reserved is not None:
+                raise CommandError(f"wait until this is done: {self._reception.reserved.activity}")
+            self._reception.reserved = reservation = Reservation(activity, quiet=quiet)
         try:
             yield reservation
         finally:
             with self._changed:
-                self._reserved = None
+                self._reception.reserved = None
                 self._changed.notify_all()
 
     def wait(self, until: Callable[[State], bool], timeout_s: float | None = None) -> bool:
@@ -228,7 +222,7 @@ class Session:
 
     def status(self) -> Status:
         """Where things stand."""
-        goal, loop, timeline, journey = self.goal, self.loop, self.timeline, self._passage.journey
+        goal, loop, timeline, journey = self.goal, self.loop, self.timeline, self._reception.passage.journey
         line = timeline.lines.get(timeline.current)
         return Status(
             state=self.state,
@@ -246,7 +240,7 @@ class Session:
             stepping=goal.stride is not None and goal.stride <= 1 and self.state is State.RUNNING,
             last_step=max(line.tip.step if line is not None else 0, loop.step if journey is None else 0),
             replay=journey.replay if journey is not None else None,
-            activity=self._reserved.activity if self._reserved is not None else "",
+            activity=self._reception.reserved.activity if self._reception.reserved is not None else "",
         )
 
     def close(self) -> None:
@@ -257,8 +251,7 @@ class Session:
         self.course.shelf.clear_files()
         if self.failure is not None:
             self.failure.let_go()
-        with self._changed:
-            self._changed.notify_all()
+        self.notify()
 
     def _end_thread(self, timeout_s: float) -> bool:
         """Ask the thread to end after its step; whether it did within the time."""
@@ -267,6 +260,11 @@ class Session:
         if thread is not None and not self.on_training_thread():
             thread.join(timeout_s)
         return thread is None or not thread.is_alive()
+
+    def notify(self) -> None:
+        """Whoever waits looks again."""
+        with self._changed:
+            self._changed.notify_all()
 
     # -- training thread ----------------------------------------------------------------------------------------
 
@@ -327,7 +325,7 @@ class Session:
         self.lookout.mind_edits()
         self.ensure_started()
         self.course.set_out()
-        quiet = self._reserved is not None and self._reserved.quiet
+        quiet = self._reception.reserved is not None and self._reception.reserved.quiet
         self.stepper.heeds = self.timeline.lines[self.timeline.current].run.kind is not RunKind.NOISE and not quiet
 
     def begin_quietly(self) -> None:
@@ -404,7 +402,7 @@ class Session:
         Raises:
             CommandError: it could not begin, and nothing is changed.
         """
-        return self._passage.begin(journey)
+        return self._reception.passage.begin(journey)
 
     def redo(self, made: Intervention, random: RandomState | None) -> None:
         """Make an intervention again."""
@@ -413,7 +411,7 @@ class Session:
     def _ensure_thread(self) -> None:
         with self._starting:
             if self._mailbox.closed:
-                self._refuse_the_rest()
+                self._reception.refuse_the_rest()
             elif self._thread is None:
                 self._start_thread()
 
@@ -429,100 +427,20 @@ class Session:
             self._serve()
         finally:
             self.come_to_rest()
-        if self._passage.journey is not None:
-            self._end_passage(self._passage.call_off(CLOSED))
-            self.come_to_rest()
-        self._refuse_the_rest()
+        self._reception.end()
         self.loop.cursor.drop_iterator()
 
     def _serve(self) -> None:
         """Commands and steps, until closed."""
         while not self._mailbox.closed:
             if self.at_rest or self._mailbox.holds_any:
-                self._heed_commands()
+                self._reception.heed()
             if self._mailbox.closed:
                 break
             if self.state is State.RUNNING:
                 self._advance()
             elif self.state is State.REWINDING:
-                self._end_passage(self._passage.go_on())
-
-    def _heed_commands(self) -> None:
-        """Carry out what was asked for; at rest, wait for something to be asked."""
-        while True:
-            self.come_to_rest()
-            ticket = self._mailbox.take(wait=self.at_rest)
-            if ticket is None:
-                return
-            self._apply(ticket)
-
-    def _refuse_the_rest(self) -> None:
-        while (ticket := self._mailbox.take(wait=False)) is not None:
-            if isinstance(ticket.command, Errand):
-                ticket.command.error = ClosedError(CLOSED)
-                ticket.settle(None)
-            else:
-                ticket.settle(Outcome(ticket.command, self.timeline.current, self.loop.step, False, CLOSED))
-
-    def _apply(self, ticket: Ticket) -> None:
-        command, ends = ticket.command, isinstance(ticket.command, Pause | Stop)
-        refused = self._refusal(ticket)
-        if isinstance(command, Errand):
-            self._run_errand(command, refused)
-            ticket.settle(None)
-            return
-        if refused:
-            self._settle(ticket, self._controller.refusal(command, CommandError(refused)))
-            return
-        if self._reserved is not None and ticket.holder is not self._reserved and ends:
-            self._reserved.cancelled = True
-        if self.halts.under_way and isinstance(command, Pause):
-            self._settle(ticket, self._controller.success(command, "training is coming to a stop"))
-            return
-        if self._passage.journey is not None and ends:
-            self._end_passage(self._passage.call_off("called off"))
-        outcome = self._controller.apply(command)
-        if outcome is None:
-            self._passage.ticket = ticket
-        else:
-            self._settle(ticket, outcome)
-
-    def _run_errand(self, errand: Errand, refused: str) -> None:
-        if refused:
-            errand.error = CommandError(refused)
-            return
-        errand.run()
-        self.come_to_rest()
-
-    def _refusal(self, ticket: Ticket) -> str:
-        """Why a command can't be heard now: somebody else holds the session, or the model is on its way."""
-        if isinstance(ticket.command, Pause | Stop | EditRun):
-            return ""
-        if self._reserved is not None and ticket.holder is not self._reserved:
-            return f"not now: {self._reserved.activity}; stop() calls it off"
-        if self._passage.journey is not None:
-            return f"not now: on the way back to step {self._passage.journey.target.step:,}; pause() calls it off"
-        return ""
-
-    def _end_passage(self, ended: Ended | None) -> None:
-        ticket, result = ended if ended is not None else (None, "")
-        if ticket is None or isinstance(ticket.command, Errand):
-            if isinstance(result, Exception):  # nobody asked for it, so nobody would hear
-                self.find(Cause.NOT_REPRODUCIBLE, Severity.WARNING, "The way back to a step failed", str(result))
-            return
-        with self._changed:
-            self._changed.notify_all()
-        if isinstance(result, str):
-            self._settle(ticket, self._controller.success(ticket.command, result))
-        else:
-            self._settle(ticket, self._controller.refusal(ticket.command, result))
-
-    def _settle(self, ticket: Ticket, outcome: Outcome) -> None:
-        """Whoever waits for it may draw random numbers as soon as it has it: by then the turn is given back."""
-        if self.at_rest:
-            self.come_to_rest()
-        self.recorder.record_outcome(outcome)
-        ticket.settle(outcome)
+                self._reception.go_on()
 
     def _advance(self) -> None:
         began = time.perf_counter()

@@ -1,7 +1,7 @@
 """How good the rates are that ``find_lr`` suggests: ten small problems, each trained on a grid of rates, too.
 
-``python -m tests.benchmarks.find_lr [seeds] [every]`` prints the table. A rate's score is how much of the fall of the best
-rate of the grid it misses: (loss - best) / (first - best), the loss over all data after so many steps; 0 is as good.
+``python -m tests.benchmarks.find_lr [seeds] [every]`` prints the table. A rate's score is how much of the fall of the
+best rate of the grid it misses: (loss - best) / (first - best), the loss over all data after so many steps; 0 is none.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,7 @@ class Transformer(nn.Module):
 def mlp(*sizes: int, act: Callable[[], nn.Module] = nn.ReLU) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         parts: list[nn.Module] = []
-        for a, b in zip(sizes, sizes[1:], strict=False):
+        for a, b in pairwise(sizes):
             parts += [nn.Linear(a, b), act()]
         return nn.Sequential(*parts[:-1])
 

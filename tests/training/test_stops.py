@@ -510,6 +510,7 @@ def test_a_step_that_is_over_can_be_looked_into_wherever_training_stands() -> No
     other.wait()
     other.run(steps=8)
     assert same(state_of(case), state_of(other))
+    assert not case._journal.interventions("main"), "a look is no edit by hand"
     case.close()
     other.close()
 
