@@ -11,7 +11,7 @@ help:
 	@echo "make demo                  open notebooks/quickstart.ipynb in JupyterLab; Ctrl+C ends it"
 	@echo "make demo BROWSER=no       the same, but only print the address"
 	@echo "make test                  run every test, in a real kernel and a real browser too"
-	@echo "make test ARGS='-k lr -x'  pass arguments to pytest"
+	@echo "make test ARGS='-k lr -x'  pass arguments to pytest; ARGS='-n 0' runs them one by one"
 	@echo "make format lint types     format the code; lint it; check its types"
 	@echo "make format-check          say what 'make format' would change"
 	@echo "make screenshot            draw docs/dashboard-light.png and docs/dashboard-dark.png anew"
@@ -34,7 +34,7 @@ demo: .venv/demo.stamp
 
 test: .venv/dev.stamp
 	@$(PYTHON_IN_VENV) -m scripts.ensure_browser
-	@$(PYTHON_IN_VENV) -m pytest $(ARGS)
+	@$(PYTHON_IN_VENV) -m pytest -n auto --dist loadgroup $(ARGS)
 
 format: .venv/dev.stamp
 	@$(PYTHON_IN_VENV) -m ruff format .

@@ -6,6 +6,7 @@ started is ended, and every page that it opened must have stayed free of errors.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 
@@ -39,7 +40,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> JupyterHome:
 @pytest.fixture(scope="session")
 def lab(home: JupyterHome) -> Iterator[Lab]:
     """A JupyterLab server, on a port of its own."""
-    log = BUILD / "browser-tests" / "jupyterlab.log"
+    log = BUILD / "browser-tests" / f"jupyterlab{os.environ.get('PYTEST_XDIST_WORKER', '')}.log"
     with Lab(home.notebooks, log=log, environment=home.environment(), options=LAB_OPTIONS) as lab:
         yield lab
 
