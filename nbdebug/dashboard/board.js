@@ -41,6 +41,7 @@ class Board {
     this.breakpoints = new Breakpoints(command);
     this.batch = new Batch();
     this.finder = new Finder(command);
+    this.change = new Change(command);
     this.findings = new Findings();
     this.runs = new Runs(command, (run, drawn) => { if (!this.closed) this.send("overlay", { run, drawn }); });
     this.snapshots = new Snapshots(command);
@@ -69,11 +70,12 @@ class Board {
     this.layered = ["gradient_flow", "distributions", "over_time"].map((name) => this.charts[name]);
     this.sinks = { ...this.charts, layers: this.table };
     this.verdict = new Verdict(this.charts.verdict);
-    this.tabs = new Tabs("Layers, runs, batch and learning rate", [
+    this.tabs = new Tabs("Layers, runs, batch, learning rate and changes", [
       { name: "layers", title: "Layers", panel: h("div", { class: "nbd-layers-tab" }, this.table.node, this.charts.story.node) },
       { name: "runs", title: "Runs", panel: h("div", { class: "nbd-runs-tab" }, this.runs.node, this.verdict.node) },
       { name: "batch", title: "Batch", panel: this.batch.node },
       { name: "finder", title: "LR finder", panel: this.finder.node },
+      { name: "change", title: "Change", panel: this.change.node },
     ], (tab) => this.openTab(tab));
     this.root = h("div", { class: "nbd", onkeydown: (event) => this.key(event) }, this.grid = h("div", { class: "nbd-grid" }, this.bar.node, h("div", { class: "nbd-left" }, this.controls.node, this.breakpoints.node),
       this.place.node, this.charts.loss.node, this.charts.gradient_flow.node, this.charts.distributions.node, this.charts.over_time.node,
@@ -215,6 +217,8 @@ class Board {
     if (changed.has("breakpoints")) this.breakpoints.update(this.parts.get("breakpoints"));
     if (changed.has("batch")) this.batch.update(this.parts.get("batch"));
     if (changed.has("finder")) this.finder.update(this.parts.get("finder"));
+    if (changed.has("change")) this.change.update(this.parts.get("change"));
+    if (changed.has("own")) this.change.own.show(this.parts.get("own"));
     if (changed.has("findings")) this.findings.update(this.parts.get("findings"));
     if (changed.has("runs") && this.parts.has("runs")) this.runs.update(this.parts.get("runs"), this.closed);
     if ((changed.has("snapshots") || changed.has("runs")) && this.parts.has("runs")) this.snapshots.update(this.parts.get("snapshots"), this.parts.get("runs"), this.closed);
@@ -287,6 +291,7 @@ class Board {
     this.controls.close(this.closed);
     this.breakpoints.close(this.closed);
     this.finder.close(this.closed);
+    this.change.close(this.closed);
     for (const aim of this.aims) aim.close(this.closed);
     this.place.update(this.closed);
     for (const pick of [...this.kinds, this.quantities]) pick.close(true);
@@ -299,6 +304,7 @@ class Board {
     this.controls.close("");
     this.breakpoints.close("");
     this.finder.close("");
+    this.change.close("");
     for (const aim of this.aims) aim.close("");
     for (const pick of [...this.kinds, this.quantities]) pick.close(false);
     this.root.classList.remove("nbd-closed");
@@ -311,6 +317,7 @@ class Board {
     this.removed = true;
     cancelAnimationFrame(this.frame);
     this.loader.leave(this.id);
+    this.change.own.show([]);
     for (const end of this.disconnect) end();
     for (const chart of Object.values(this.charts)) chart.purge(this.loader.plotly);
   }

@@ -35,9 +35,15 @@ _SCRIPTS = (  # one module together
     "board_origin.js",
     "board_batch.js",
     "board_finder.js",
+    "board_fields.js",
+    "board_options.js",
+    "board_schedule.js",
+    "board_surgery.js",
+    "board_own.js",
+    "board_change.js",
     "board.js",
 )
-_STYLES = ("board.css", "board_layers.css", "board_stops.css", "board_finder.css")
+_STYLES = ("board.css", "board_layers.css", "board_stops.css", "board_finder.css", "board_change.css")
 
 
 @cache

@@ -42,11 +42,12 @@ class Controls {
     this.cost = h("span", { class: "nbd-mute" });
     this.rerun = h("button", { type: "button", "aria-label": "Rerun", onclick: guarded(() => this.command("rerun", { epochs: Number(this.epochs.value), start: this.start.value })) }, "Rerun ▸ ", this.cost);
     this.rerunNote = h("small");
+    this.undo = h("button", { type: "button", class: "nbd-undo", "aria-label": "Undo", onclick: guarded(() => this.command("undo")) }, "undo ↶");
     this.outcome = h("p", { class: "nbd-outcome", "aria-live": "polite", tabindex: "0" });
     const row = (label, ...rest) => h("div", { class: "nbd-row" }, h("div", { class: "nbd-label" }, ...label), ...rest);
     const pair = (...nodes) => h("div", { class: "nbd-pair" }, ...nodes);
     return h("section", { class: "nbd-panel nbd-controls", "aria-label": "Controls" },
-      h("header", {}, h("h3", {}, "Controls"), this.optimizer = h("span", { class: "nbd-read" })),
+      h("header", {}, h("h3", {}, "Controls"), this.optimizer = h("span", { class: "nbd-read" }), this.undo),
       this.fields = h("fieldset", { class: "nbd-rows" }, row([h("span", {}, "Learning rate"), this.lrText], lr, this.group, this.lrNote),
       row([h("span", {}, "Clipping")], pair(this.clip, this.threshold), this.clipNote),
       row([h("span", {}, "Dropout"), this.dropoutText], this.dropout, this.layer, this.dropoutNote),
@@ -132,6 +133,8 @@ class Controls {
     this.outcome.title = outcome && !why ? outcome.where : "";
     this.fields.disabled = Boolean(why);
     this.fields.title = why || "";
+    this.undo.disabled = Boolean(why) || !this.state?.undo.able;
+    this.undo.title = why || this.state?.undo.title || "";
   }
 
   close(reason) { this.closed = reason; this.applyOutcome(); }

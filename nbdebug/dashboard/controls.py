@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from nbdebug.dashboard import ability, tree, words
+from nbdebug.dashboard import ability, change, tree, words
 from nbdebug.dashboard.figures.panel import Json
 from nbdebug.records.commands import AddBreakpoint, Clip, ClipMode, InitScheme, StartPoint
 from nbdebug.records.status import KnobStates, State, Status
@@ -48,6 +48,7 @@ def state(view: View) -> Json:
             "note": f"redraws {words.plural(len(knobs.init_layers), 'layer')}" if knobs.init_layers else "",
         },
         "rerun": _rerun(view),
+        "undo": change.undo(view),
     }
 
 

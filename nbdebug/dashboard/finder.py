@@ -13,6 +13,7 @@ from nbdebug.records.view import View
 
 FINDER_TAB: Final = "finder"
 USUAL: Final = FindLr()
+NO_RATE: Final = "the optimizer has no learning rate"
 
 
 def state(view: View) -> Json:
@@ -21,7 +22,7 @@ def state(view: View) -> Json:
     return {
         "usual": {"low": USUAL.low, "high": USUAL.high, "steps": USUAL.steps},
         "step_s": float(f"{ability.step_s(view):.2g}"),
-        "blocked": ability.blocked(view),
+        "blocked": ability.blocked(view) or ("" if view.knobs.groups else NO_RATE),
         "stored": view.stored,
         "doing": view.status.activity if view.status.activity.startswith(ACTIVITY) else "",
         "refusal": _refusal(view),

@@ -17,24 +17,34 @@ from nbdebug.records.commands import (
     DeleteRun,
     DropSnapshot,
     EditBreakpoint,
+    EditNorms,
     EditRun,
     FindLr,
+    Freeze,
     InitScheme,
     Pause,
     PostMortem,
+    Press,
     Reinitialize,
     RemoveBreakpoint,
     Rerun,
     Resume,
     Rewind,
     SetKnobs,
+    SetSchedule,
     Skip,
     Start,
     StartPoint,
     Step,
     Stop,
+    SwapActivations,
+    SwapOptimizer,
     TakeSnapshot,
+    Undo,
 )
+from nbdebug.records.errors import ConfigurationError
+from nbdebug.records.optimizers import OptimizerKind
+from nbdebug.records.schedules import Schedule
 
 T = TypeVar("T")
 
@@ -49,6 +59,10 @@ LONGEST_CONDITION = 1_000
 MOST_BREAKPOINTS = 10**9
 LOWEST_RATE, HIGHEST_RATE = 1e-12, 1e6
 FEWEST_RATES, MOST_RATES = 10, 10_000
+LARGEST_VALUE = 1e300
+MOST_LAYERS = 100_000
+MOST_OPTIONS = 32
+NO_SCHEDULE = "none"
 FEWEST_SEEDS = 3
 MOST_SEEDS = 12
 
@@ -148,6 +162,47 @@ def _set_dropout(message: Mapping[Any, Any]) -> Command:
     return SetKnobs(Changes(dropout={layer: share} if layer else share))
 
 
+def _set_option(message: Mapping[Any, Any]) -> Command:
+    """A whole number stays one: some options take no other."""
+    name, value, group = _name(message, "name"), message.get("value"), _text(message, "group")
+    if not isinstance(value, bool | int):
+        value = _number(message, "value", -LARGEST_VALUE, LARGEST_VALUE)
+    elif abs(value) > LARGEST_VALUE:
+        raise GarbledError(f"value is not between {-LARGEST_VALUE:g} and {LARGEST_VALUE:g}")
+    return SetKnobs(Changes(options={name: {group: value} if group else value}))
+
+
+def _set_own(message: Mapping[Any, Any]) -> Command:
+    return SetKnobs(Changes(own={_name(message, "name"): _number(message, "value", -LARGEST_VALUE, LARGEST_VALUE)}))
+
+
+def _swap_optimizer(message: Mapping[Any, Any]) -> Command:
+    rate = _number(message, "lr", 0.0, HIGHEST_RATE) if message.get("lr") is not None else None
+    return SwapOptimizer(str(_choice(message, "kind", OptimizerKind)), rate)
+
+
+def _set_schedule(message: Mapping[Any, Any]) -> Command:
+    kind, options = _name(message, "kind"), message.get("options", {})
+    if not isinstance(options, Mapping) or len(options) > MOST_OPTIONS:
+        raise GarbledError(f"options {options!r:.80} are no mapping of a schedule's few numbers")
+    if kind == NO_SCHEDULE:
+        return SetSchedule(None)
+    try:
+        return SetSchedule(Schedule.of(kind, **{str(name)[:LONGEST_NAME]: value for name, value in options.items()}))
+    except (ConfigurationError, TypeError) as error:
+        raise GarbledError(f"no such schedule: {error!s:.500}") from None
+
+
+def _layers(message: Mapping[Any, Any]) -> tuple[str, ...]:
+    """The layers named; none mean all."""
+    layers = message.get("layers", [])
+    if not isinstance(layers, list | tuple) or len(layers) > MOST_LAYERS:
+        raise GarbledError(f"layers {layers!r:.80} are no list of names")
+    if not all(isinstance(each, str) and each and len(each) <= LONGEST_NAME for each in layers):
+        raise GarbledError(f"layers {layers!r:.80} have one that is no name")
+    return tuple(layers)
+
+
 def _reinitialize(message: Mapping[Any, Any]) -> Command:
     return Reinitialize(_choice(message, "scheme", InitScheme), _whole(message, "seed", 0, LARGEST_SEED))
 
@@ -198,6 +253,17 @@ _MAKERS: Mapping[str, Callable[[Mapping[Any, Any]], Command]] = {
     "find_lr": _find_lr,
     "set_clip": _set_clip,
     "set_dropout": _set_dropout,
+    "set_option": _set_option,
+    "set_own": _set_own,
+    "press": lambda message: Press(_name(message, "name")),
+    "undo": lambda _: Undo(),
+    "swap_optimizer": _swap_optimizer,
+    "set_schedule": _set_schedule,
+    "swap_activation": lambda message: SwapActivations(_name(message, "kind"), _layers(message)),
+    "freeze": lambda message: Freeze(True, _layers(message)),
+    "unfreeze": lambda message: Freeze(False, _layers(message)),
+    "insert_norms": lambda message: EditNorms(True, _layers(message)),
+    "remove_norms": lambda message: EditNorms(False, _layers(message)),
     "reinitialize": _reinitialize,
     "rerun": _rerun,
     "rewind": lambda message: Rewind(_whole(message, "step", 0, LARGEST_STEP)),

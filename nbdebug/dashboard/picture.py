@@ -19,6 +19,7 @@ import plotly.graph_objects as go
 from nbdebug.dashboard import (
     batch,
     breakpoints,
+    change,
     controls,
     cost,
     finder,
@@ -111,6 +112,7 @@ class Painter:
         self._failed: dict[str, Finding] = {}
         self._answers = breakpoints.Answers()
         self._batch: tuple[tuple[object, ...], Json] = ((None,), batch.state(None))
+        self._own: tuple[tuple[object, ...], Json] = ((), [])
 
     def paint(self, view: View, *, whole: bool = False) -> Picture:
         """The picture of a view. About a millisecond; a panel whose structure changed costs some 10 ms more.
@@ -139,6 +141,8 @@ class Painter:
             ("scope",): self._scoped(view),
             ("breakpoints",): breakpoints.state(view, self._answers.latest(view)),
             ("batch",): self._batched(view, whole),
+            ("change",): change.state(view, self._lens.names(view)),
+            ("own",): self._owned(view, whole),
         }
         return picture
 
@@ -157,6 +161,12 @@ class Painter:
                 return {"hint": batch.WAITING} if view.stop is not None else batch.state(None)
             self._batch = (inputs, batch.state(view.stop))
         return self._batch[1]
+
+    def _owned(self, view: View, whole: bool) -> Json:
+        """Pictures of the user's, too: made again only where there are others, sent only to who looks."""
+        if not _same(self._own[0], view.panels) and (whole or self._lens.shows(change.CHANGE_TAB)):
+            self._own = (view.panels, change.panels(view.panels))
+        return self._own[1]
 
     def _scoped(self, view: View) -> Json:
         """The rows at the present place in the tree; for the browser, in the order of the table."""

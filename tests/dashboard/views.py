@@ -11,10 +11,11 @@ from nbdebug.records.commands import Clip, ClipMode
 from nbdebug.records.comparison import Comparison, SeriesComparison, Verdict
 from nbdebug.records.finder import LrCurve
 from nbdebug.records.layers import Histograms, LayerValues, edges
+from nbdebug.records.optimizers import Option, OptionType
 from nbdebug.records.runs import Mark, Run, RunKind
 from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.records.snapshots import Reason, SnapshotInfo
-from nbdebug.records.status import DropoutLayer, GroupRate, KnobStates, State, Status
+from nbdebug.records.status import DropoutLayer, GroupRate, KnobStates, OptionKnob, OwnKnob, State, Status
 from nbdebug.records.stops import BatchView, BreakKind, Breakpoint, CodeLine, Origin, Phase, Range, Stop
 from nbdebug.records.view import Focus, LayerStory, LayersView, Points, Rewindable, RunView, Tracks, View
 
@@ -270,4 +271,46 @@ def lr_curve(**changes: Any) -> LrCurve:
         ("half of the diverging rate", 0.25),
     )  # fmt: skip
     made = LrCurve(rates, clean + noise, clean, suggestions, float(rates[-1]), "main", 120, 100, 1e-3)
+    return replace(made, **changes)
+
+
+def option(name: str = "weight_decay", values: tuple[float | bool, ...] = (1e-2,), **changes: Any) -> OptionKnob:
+    """Of the groups all, or body and head."""
+    fixed = changes.pop("fixed", "")
+    groups = ("all",) if len(values) == 1 else ("body", "head")
+    is_switch = isinstance(values[0], bool)
+    made = Option(name, name, f"what {name} does", OptionType.SWITCH if is_switch else OptionType.NUMBER)
+    return OptionKnob(replace(made, **changes), tuple(zip(groups, values, strict=True)), fixed)
+
+
+def knobs(*, groups: int = 1, **changes: Any) -> KnobStates:
+    """All kinds of knobs: an AdamW with one parameter group or two, layers to change, and the user's own."""
+
+    def each(*values: float | bool) -> tuple[float | bool, ...]:
+        return values[:groups]
+
+    made = KnobStates(
+        (GroupRate("all", 3e-3, 2.1e-3),)
+        if groups == 1
+        else (GroupRate("body", 3e-3, 2e-3), GroupRate("head", 1e-2, 1e-2)),
+        "CosineAnnealingLR",
+        Clip(ClipMode.NORM, 1.0),
+        (DropoutLayer("drop", 0.2),),
+        optimizer="AdamW",
+        options=(
+            option("beta1", each(0.9, 0.5), high=1.0),
+            option("beta2", each(0.999, 0.999), high=1.0),
+            option("eps", each(1e-8, 1e-8)),
+            option("weight_decay", each(1e-2, 0.0)),
+            option("decoupled_weight_decay", each(True, True), fixed="is what makes AdamW: swap to Adam"),
+            option("amsgrad", each(False, True)),
+            option("momentum", each(0.85, 0.85), high=1.0, fixed="is written by the schedule at each step"),
+            option("foreach", each(False, False), fixed="says how an update is computed, not what it is"),
+        ),
+        own=(OwnKnob("temperature", 0.07, 1e-3, 10.0, log=True), OwnKnob("label smoothing", 0.1, 0.0, 0.5)),
+        buttons=("shuffle the data", "save samples"),
+        activations=(("layer0", "ReLU"), ("layer1", "ReLU"), ("layer2", "GELU")),
+        activation_kinds=("relu", "leaky_relu", "gelu", "silu", "tanh"),
+        frozen=("layer1",),
+    )
     return replace(made, **changes)
