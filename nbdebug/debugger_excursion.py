@@ -31,7 +31,7 @@ def excursion(session: Session, hold: Reservation, name: str) -> Iterator[str]:
 
     Gives the name of the snapshot that is come back to, which is called ``name`` meanwhile.
     """
-    state = session.state
+    state, stop = session.state, session.halts.stop
     if state is State.RUNNING:
         ask(session, Pause(), hold)
     goal = replace(session.goal)
@@ -42,6 +42,8 @@ def excursion(session: Session, hold: Reservation, name: str) -> Iterator[str]:
         ask(session, Pause(), hold)  # after an interrupt, a rerun or a way back may be under way
         ask(session, Checkout(snapshot=home), hold)
         ask(session, DropSnapshot(home), hold)
+        if stop is not None:
+            session.call("standing at the stop again", lambda: session.halts.stand_again(stop), hold)
         session.goal = goal
         session.become(State.PAUSED if state in (State.RUNNING, State.PAUSED) else State.IDLE)
         if state is State.RUNNING and not hold.cancelled:

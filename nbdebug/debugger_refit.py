@@ -135,7 +135,7 @@ class Refitting:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, the model holds the average of its weights, and training is paused; then its own again.
+        """Inside, the model holds the average of its weights; then its own again. Meanwhile all commands are refused.
 
         Raises:
             CommandError: no average is taken.
@@ -143,7 +143,9 @@ class Refitting:
         average = self._session.refitter.average
         if average is None:
             raise CommandError("no average is taken: average('ema') begins one")
-        with self.paused(), average.swapped(self._session.model):
+        session = self._session
+        held = session.reserved("the model holds the average of its weights")
+        with self.paused(), held, average.swapped(session.model):
             yield
 
     def _layers(self, layers: Layers) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ MOST = 500
 WIDE = 100.0  # times: a wider range is drawn from on a log scale
 WORSE = "worse than the median"
 NOT_FINITE = "not finite"
+NOT_VALIDATED = "no validation so soon"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Searching:
             trials: so many settings drawn at random; without it all combinations of the lists.
             seed: by which they are drawn.
             measure: what is judged by: ``"val_loss"``, ``"val_"`` and a metric's name, or ``"loss"``, the mean training
-                loss of the last part; by default the first that there is.
+                loss of the last part; by default the validation's where it is by ``epochs`` and there is one.
             lower_is_better: whether the best is the lowest.
             prune: end a trial early that is worse than the median of those before it at the same place.
 
@@ -90,7 +91,7 @@ class Searching:
         """
         self._not_from_within("search")
         settings = self._settings(space, epochs, steps, trials, seed)
-        series, name = self._measure_of(measure)
+        series, name = self._measure_of(measure or ("loss" if steps is not None else ""))
         cost = self._cost(len(settings), epochs, steps)
         print(cost)
         run = _Run(self._session, self._journal, settings, epochs, steps, series, lower_is_better, prune)
@@ -197,7 +198,11 @@ class _Run:
                 ask(session, Start(epochs, steps), hold)
             self._wait(hold)
             here = session.loop.step
-            score = self._score(run, begin, here)
+            found = self._score(run, begin, here)
+            if found is None:  # no validation so far
+                ended = NOT_VALIDATED if part == len(self._parts) - 1 else ""
+                continue
+            score = found
             if not math.isfinite(score):
                 score, ended = math.nan, NOT_FINITE
                 break
@@ -219,11 +224,11 @@ class _Run:
         if session.failure is not None and session.state is State.FAILED:
             raise session.failure.exception
 
-    def _score(self, run: str, begin: int, here: int) -> float:
-        """The measure at the end of a part; of training losses the mean over it."""
+    def _score(self, run: str, begin: int, here: int) -> float | None:
+        """The measure at the end of a part, if it was taken; of training losses the mean over it."""
         points = curves(self._journal, run, begin, here).get(self._series)
         if points is None or not len(points.values):
-            return math.nan
+            return None
         if self._series != TRAIN_LOSS:
             return float(points.values[-1])
         begun = here - max(1, (here - begin) // len(self._parts))

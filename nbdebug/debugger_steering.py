@@ -11,7 +11,7 @@ import os
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,8 @@ class Steering:
         refuse(extent_mistakes(None, count))
         self._not_from_within("step")
         self._ask(Step(count))
-        self._pausing_on_interrupt(lambda state: state is not State.RUNNING)
+        moving, halts = (State.RUNNING, State.REWINDING), self._session.halts
+        self._pausing_on_interrupt(lambda state: state not in moving and not halts.under_way)
         self._raise_failure()
 
     def stop(self) -> None:
@@ -276,7 +277,7 @@ class Steering:
         """
         self._not_from_within("rerun")
         mistakes = [*extent_mistakes(epochs, steps), *start_mistakes(start, self.snapshots), *seed_mistakes(seed)]
-        parsed = self._parsed(changes, mistakes)
+        parsed = self._parsed(changes, mistakes, elsewhere=True)
         self._ask(Rerun(self._start_point(start), epochs, steps, parsed, seed=seed))
         return self._see_through()
 
@@ -291,7 +292,7 @@ class Steering:
             CommandError: no such step was recorded, or nothing leads back there any more.
         """
         self._not_from_within("rewind")
-        parsed = self._parsed(changes, step_mistakes(step))
+        parsed = self._parsed(changes, step_mistakes(step), elsewhere=True)
         cost = self.rewind_cost(step)
         if cost.seconds > SLOW_S:
             LOG.warning("going back to step %d: %d steps to repeat, about %.0f s", cost.step, cost.steps, cost.seconds)
@@ -330,6 +331,7 @@ class Steering:
         Raises:
             CommandError: no room, or something in it can't be stored (the text says what).
         """
+        self._not_from_within("snapshot")
         _refuse_types(name=(name, str))
         made = self._ask(TakeSnapshot(name, os.fspath(path) if path is not None else "")).made
         return next(info for info in self.snapshots if info.name == made)
@@ -404,10 +406,14 @@ class Steering:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _parsed(self, options: Mapping[str, Any], mistakes: Sequence[str] = ()) -> Changes:
-        """Knob options as changes; raises all that is wrong with them, and the mistakes known before, at once."""
+    def _parsed(self, options: Mapping[str, Any], mistakes: Sequence[str] = (), *, elsewhere: bool = False) -> Changes:
+        """Knob options as changes; raises all that is wrong with them, and the mistakes known before, at once.
+
+        ``elsewhere``: they are for another place, where another optimizer may be in use.
+        """
         changes, unknown = knobs.parse(options, tuple(self._session.knobs.own))
-        refuse([*mistakes, *unknown, *self._session.knobs.mistakes(changes)])
+        here = replace(changes, options=None) if elsewhere else changes
+        refuse([*mistakes, *unknown, *self._session.knobs.mistakes(here)])
         return changes
 
     def _ask(self, command: Command) -> Outcome:

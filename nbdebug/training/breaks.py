@@ -111,6 +111,7 @@ class Breaks:
         self._every_layer: dict[str, dict[str, float]] = {}
         self._tracks: dict[Key, _Track] = {}
         self._passed = -1
+        self._spent = -1
 
     # -- what there is ------------------------------------------------------------------------------------------
 
@@ -213,6 +214,10 @@ class Breaks:
         """Training goes on from a stop within this step: nothing stops it there again."""
         self._passed = step
 
+    def spend(self, step: int) -> None:
+        """The batch of this step was left out: a stop at its number was had."""
+        self._spent = step
+
     def before_update(self, step: int, epoch: int, lr: float, norm: torch.Tensor | None) -> Breakpoint | None:
         """The one that is hit right before a step's first update."""
         self._know(step, {"step": step, "epoch": epoch, "lr": lr})
@@ -220,6 +225,7 @@ class Breaks:
             self._know(step, {"grad_norm": float(norm)})
         hit = None if step == self._passed else self._judge(Moment.UPDATE, step)
         self._passed = -1
+        self._spent = self._spent if step == self._spent else -1
         return hit
 
     def after_step(self, step: int, epoch: int, values: Mapping[Series, Any]) -> Breakpoint | None:
@@ -287,7 +293,7 @@ class Breaks:
     def _holds(self, armed: Armed, step: int) -> bool:
         match armed.told.kind:
             case BreakKind.STEP:
-                return step == armed.at
+                return step == armed.at != self._spent
             case BreakKind.EPOCH:
                 return self._latest.get("epoch") == armed.at
             case BreakKind.CONDITION:

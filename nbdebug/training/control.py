@@ -239,6 +239,11 @@ class Controller:
         """The latest change of knobs taken back, by a change of its own."""
         self._session.knobs.refresh()
         changes = self._session.course.undo()
+        mistakes = self._session.knobs.mistakes(changes)
+        if mistakes:
+            raise CommandError(
+                f"{changes} can't be had back: {'; '.join(mistakes)}. Undo again for the change before it"
+            )
         self._turn(SetKnobs(changes))
         return f"back to {changes}"
 

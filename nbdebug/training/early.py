@@ -37,11 +37,12 @@ class EarlyStopping:
         self._session = session
         self._run = ""
         self._value = math.inf
+        self._kept = math.inf
         self._waited = 0
 
     def watch(self, patience: Patience | None) -> None:
         """From now on; ``None`` never ends a run."""
-        self.patience, self._run = patience, ""
+        self.patience, self._run, self._kept = patience, "", math.inf
 
     def epoch_ended(self, values: dict[Series, float]) -> bool:
         """Whether the run should end after these numbers of a validation."""
@@ -56,7 +57,9 @@ class EarlyStopping:
         value = present if patience.lower else -present
         if value < self._value - (patience.least if math.isfinite(self._value) else 0.0):
             self._value, self._waited = value, 0
-            self._keep(present)
+            if value < self._kept:  # of all runs
+                self._kept = value
+                self._keep(present)
             return False
         self._waited += 1
         return self._waited >= patience.epochs
@@ -67,7 +70,9 @@ class EarlyStopping:
         assert patience is not None
         best = self._value if patience.lower else -self._value
         title = f"Stopped early: {patience.name} has not improved for {patience.epochs} validations"
-        why = f"The best was {best:.6g}. go_to_best() puts that epoch into the model; run() goes on from here."
+        why = f"The best of this run was {best:.6g}. go_to_best() puts the best epoch of all into the model."
+        if not math.isfinite(best):
+            why = f"{patience.name} was never a number."
         session.find(Cause.EARLY_STOP, Severity.INFO, title, why)
         self._waited = 0
         session.become(State.IDLE, title[0].lower() + title[1:])

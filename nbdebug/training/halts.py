@@ -51,7 +51,7 @@ class Halts:
         self.late: tuple[Reason, int] | None = None
         self._session = session
         self._reason: Reason | None = None
-        self._applied = 0
+        self._seen_at: Place | None = None
         self._skips = False
         self._late = False
         self._on_the_way = False
@@ -150,7 +150,6 @@ class Halts:
     def _stand(self, reason: Reason, step: int, *, before_update: bool, note: str = "") -> None:
         """Say that training stands here, and why."""
         session, run = self._session, self._session.timeline.current
-        self._on_the_way = False
         held = self._hold(again=bool(note)) if before_update else None
         origin, batch, loss = self._look(reason, held)
         self.stop = Stop(run, step, before_update, self._why(reason, origin), reason.breakpoint, loss, origin, batch)
@@ -158,6 +157,7 @@ class Halts:
             self._say(reason, step, origin, note)
         session.recorder.mark(Mark(run, step, f"stopped: {self.stop.why}"))
         session.breaks.pending = None
+        self._on_the_way = False
         session.come_to_rest()  # before anybody who waits goes on: the turn is given back
         session.paused_by_itself = True
         where = "before the update" if before_update else "after the step"
@@ -259,7 +259,8 @@ class Halts:
         place = self._before_the_latest()
         start = session.course.way_to(place)
         present, batch, following, stop = session.snapshot(), loop.batch, session.following, self.stop
-        armed, session.stepper.guard.armed = session.stepper.guard.armed, False
+        guard = session.stepper.guard
+        armed, accepted, guard.armed = guard.armed, guard.accepted, False
         try:
             journey = Journey(session, start, place, start, str)
             journey.set_out()
@@ -272,8 +273,8 @@ class Halts:
             yield held
         finally:
             session.turns.let_go()
-            session.stepper.guard.armed = armed
             session.restore(present)
+            guard.armed, guard.accepted = armed, accepted
             session.timeline.here, loop.batch, self.stop = here, batch, stop
             session.follow(following)
 
@@ -300,8 +301,15 @@ class Halts:
     # -- going on -----------------------------------------------------------------------------------------------
 
     def leave(self) -> None:
-        """Training stands elsewhere now, or goes on."""
+        """Training stands elsewhere now: what was seen and accepted was so where it stood."""
         self.stop = None
+        self._session.stepper.guard.accepted = False
+
+    def stand_again(self, stop: Stop | None) -> None:
+        """After an excursion, at the stop that training stood at before."""
+        if stop is not None and stop.before_update:
+            self.hold()
+        self.stop = stop
 
     def going_on(self) -> None:
         """Training goes on from here, with the step if it stands within one; what was seen there is accepted."""
@@ -311,7 +319,7 @@ class Halts:
         session = self._session
         if stop.before_update:
             session.stepper.breaks.pass_over(stop.step)
-        if not stop.breakpoint and session.timeline.here.applied == self._applied:
+        if not stop.breakpoint and session.timeline.here == self._seen_at:
             session.stepper.guard.accepted = True
 
     def skip(self) -> str | None:
@@ -359,6 +367,7 @@ class Halts:
         """Take the batch and drop it."""
         session = self._session
         text = f"batch {session.loop.cursor.batch + 1:,} of the epoch left out"
+        session.breaks.spend(session.loop.step + 1)
         session.course.make_ready("batch left out")
         session.leave_out_a_batch()
         session.course.intervene(Skip(), "batch left out")
@@ -381,7 +390,7 @@ class Halts:
 
     def _say(self, reason: Reason, step: int, origin: Origin | None, note: str) -> None:
         session = self._session
-        self._applied = session.timeline.here.applied
+        self._seen_at = session.timeline.here
         title = f"{reason.words[0].upper()}{reason.words[1:]}" if origin is None else self._title(origin)
         parts = [f"In step {step:,} {reason.words}; training is paused."]
         if origin is not None and origin.advice:

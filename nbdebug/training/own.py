@@ -46,12 +46,14 @@ class Own:
             raise CommandError(f"no button {name!r}: there are {', '.join(map(repr, self.buttons)) or 'none'}")
         session.ensure_started()
         session.course.make_ready(name)
-        with session.turns:
-            result = self.buttons[name]()
-        session.knobs.refresh()
-        session.lookout.accept()
-        session.course.intervene(OutsideEdit(f"the button {name!r} was pressed"), name)
-        session.course.take(Reason.OUTSIDE)
+        try:
+            with session.turns:
+                result = self.buttons[name]()
+        finally:  # it may have changed something before it raised an error
+            session.knobs.refresh()
+            session.lookout.accept()
+            session.course.intervene(OutsideEdit(f"the button {name!r} was pressed"), name)
+            session.course.take(Reason.OUTSIDE)
         return f"{name}: {result}" if result is not None else f"{name}: done"
 
     def epoch_ended(self) -> None:
@@ -71,11 +73,13 @@ class Own:
                 session.find(Cause.WATCHING_DISABLED, Severity.WARNING, title, why, traceback.format_exc())
 
     def _undisturbed(self, function: Callable[[], Any]) -> Any:
-        flags = modes(self._session.model)
+        flags, cursor = modes(self._session.model), self._session.loop.cursor
+        generators = cursor.generator_states()
         try:
             with preserved(), torch.no_grad():
                 return function()
         finally:
+            cursor.set_generators(generators)
             restore_modes(flags)
 
     def _show(self, name: str, result: Any) -> None:

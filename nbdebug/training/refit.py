@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nbdebug.training.session import Session
 
 
+TAKEN_CARE_OF = "no optimizer has"  # the parameters that a plan adds are put into one here
 AVERAGE = "nbdebug: average of the weights"
 
 
@@ -207,11 +208,12 @@ class Refitter:
         optimizers[0].param_groups[-1]["params"].extend(fresh)
         gone = {id(parameter) for parameter in plan.parameters_removed.values()}
         for optimizer in optimizers:
-            forget(optimizer, plan.parameters_rewritten.values())
+            forget(optimizer, [*plan.parameters_rewritten.values(), *plan.parameters_removed.values()])
             for group in optimizer.param_groups if gone else ():
                 group["params"] = [parameter for parameter in group["params"] if id(parameter) not in gone]
         left = "".join(f"; left {name} ({why})" for name, why in plan.refused.items())
-        notes = " ".join(dict.fromkeys(note for change in plan.changes for note in change.notes))
+        told = dict.fromkeys(note for change in plan.changes for note in change.notes if TAKEN_CARE_OF not in note)
+        notes = "; ".join(told)
         count = len(plan.changes)
         return f"{text}: {count} layer{'s' if count > 1 else ''}{left}. {notes}".rstrip(". ") + "."
 

@@ -142,7 +142,7 @@ class Traveller:
     def _refuse_mistakes(self, changes: Changes) -> None:
         knobs = self._session.knobs
         knobs.refresh()
-        mistakes = knobs.mistakes(changes)
+        mistakes = knobs.mistakes(replace(changes, options=None))  # another optimizer may be in use there
         if mistakes:
             raise collect(mistakes)
 
@@ -153,6 +153,9 @@ class Traveller:
     def _branch(self, changes: Changes, seed: int | None) -> None:
         """A branch with its first changes."""
         session, course = self._session, self._session.course
+        mistakes = session.knobs.mistakes(changes)
+        if mistakes:
+            raise collect(mistakes)
         if changes and self._is_fresh_branch() and seed is None:
             session.knobs.apply(changes)
             course.intervene(SetKnobs(changes), str(changes))
