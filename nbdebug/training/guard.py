@@ -101,7 +101,7 @@ class Guard:
         self._trainer = trainer
         self._excused: set[int] = set()
         self._watched: list[tuple[What, str, torch.Tensor]] = []
-        self._turn = self._offset = 0
+        self._turn = self._offset = self._glances = 0
         self.begun = 0
         self._skipped = 0
         self._updates = 0
@@ -156,7 +156,10 @@ class Guard:
             self._mind(optimizer, gradients)
 
     def glance(self, optimizer: Optimizer) -> None:
-        """The same in a step whose norm nobody wants, at half its price; on the CPU only.
+        """The same in a step whose norm nobody wants, at a small part of its price; on the CPU only.
+
+        All small gradients, among them those of biases, into which whatever is bad behind a layer goes; of the large
+        ones one after the other, a step each.
 
         Raises:
             StepStopped: a gradient is not finite.
@@ -165,6 +168,11 @@ class Guard:
         if self.accepted or not gradients or gradients[0].device.type != "cpu":
             return
         dense = [gradient for gradient in gradients if not gradient.is_sparse]
+        large = [gradient for gradient in dense if gradient.numel() > PIECE]
+        if large:
+            self._glances += 1
+            dense = [gradient for gradient in dense if gradient.numel() <= PIECE]
+            dense.append(large[self._glances % len(large)])
         if not all(map(math.isfinite, map(float, torch._foreach_norm(dense) if dense else ()))):
             self._mind(optimizer, gradients)
 

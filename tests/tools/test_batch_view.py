@@ -168,7 +168,6 @@ def test_no_samples_at_all(most: int) -> None:
         (((ramp(3, 2), torch.rand(3, 4)), torch.arange(3)), ["batch[0][0]", "batch[0][1]", "batch[1]"]),
         ((nn.Parameter(ramp(3, 2)), None), ["batch[0]"]),
     ],
-    ids=str,
 )
 def test_a_batch_may_be_held_by_anything(batch: Any, names: list[str]) -> None:
     view = batch_view(batch)
