@@ -25,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Seen(config))
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by folder. Those in a real kernel or browser take longest, so they come first."""
     for item in items:
