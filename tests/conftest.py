@@ -25,15 +25,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Seen(config))
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark by folder, before groups are read."""
+    kinds = [name for name in REAL if item.path.is_relative_to(HERE / name)]
+    for name in kinds:
+        item.add_marker(name)
+    item.add_marker(pytest.mark.xdist_group("real" if kinds else str(item.path.relative_to(HERE))))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark by folder. Those in a real kernel or browser take longest, so they come first."""
-    for item in items:
-        for name in REAL:
-            if item.path.is_relative_to(HERE / name):
-                item.add_marker(name)
-        is_real = any(item.get_closest_marker(name) for name in REAL)
-        item.add_marker(pytest.mark.xdist_group("real" if is_real else str(item.path.relative_to(HERE))))
+    """Those in a real kernel or browser take longest, so they come first."""
     items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in REAL))
 
 
