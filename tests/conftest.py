@@ -1,6 +1,6 @@
 """Marks what needs a real kernel or browser by its folder, and lets CI insist that those tests ran.
 
-Several workers may share the tests: a file's stay together, and all that need a kernel or a browser, on one worker.
+Several workers may share the tests; a file's stay together.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark by folder, before groups are read."""
-    kinds = [name for name in REAL if item.path.is_relative_to(HERE / name)]
-    for name in kinds:
-        item.add_marker(name)
-    item.add_marker(pytest.mark.xdist_group("real" if kinds else str(item.path.relative_to(HERE))))
+    """Mark by folder."""
+    for name in REAL:
+        if item.path.is_relative_to(HERE / name):
+            item.add_marker(name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,7 +57,7 @@ class Seen:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" and not report.skipped:
-            self.config.stash[ran] |= {name for name in REAL if name in report.keywords}
+            self.config.stash[ran].update(name for name in REAL if name in report.keywords)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
