@@ -41,8 +41,9 @@ def forecast(session: Session, changes: Changes, norms: Sequence[float]) -> Fore
         raise collect(mistakes)
     held = session.halts.hold()
     table = ParameterTable(named_modules(session.model))
-    now, loss, norm = _step(session, held, Changes(), table)
-    ratios = _step(session, held, changes, table)[0] if changes else now
+    with session.unnoticed():
+        now, loss, norm = _step(session, held, Changes(), table)
+        ratios = _step(session, held, changes, table)[0] if changes else now
     recent = np.asarray(norms[-RECENT:], dtype=np.float64)
     clip = changes.clip or session.knobs.clip
     counted = clip.mode is ClipMode.NORM and len(recent) > 0

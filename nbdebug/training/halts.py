@@ -238,8 +238,9 @@ class Halts:
         if session.state is State.FAILED:
             raise CommandError("the latest step raised an error: post_mortem() goes to before it")
         if self.stop is not None and self.stop.before_update:
-            return reenact(session, self.hold(), layers)
-        with self.look_back() as held:
+            with session.unnoticed():
+                return reenact(session, self.hold(), layers)
+        with session.unnoticed(), self.look_back() as held:
             return reenact(session, held, layers)
 
     @contextmanager

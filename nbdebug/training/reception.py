@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from nbdebug.records.commands import EditRun, Outcome, Pause, Stop
 from nbdebug.records.errors import ClosedError, CommandError
 from nbdebug.records.findings import Cause, Severity
-from nbdebug.records.status import State
 from nbdebug.training.control import Controller
 from nbdebug.training.mailbox import Errand, Mailbox, Reservation, Ticket
 from nbdebug.training.passage import Ended, Passage
@@ -89,14 +88,8 @@ class Reception:
         if refused:
             errand.error = CommandError(refused)
             return
-        session = self._session
-        is_still = session.at_rest and session.state is not State.FAILED
-        if is_still:
-            session.course.notice_edits()  # those of before are on record, those of the errand are none
         errand.run()
-        session.come_to_rest()
-        if is_still:
-            session.course.rest()
+        self._session.come_to_rest()
 
     def _refusal(self, ticket: Ticket) -> str:
         """Why a command can't be heard now: somebody else holds the session, or the model is on its way."""

@@ -328,6 +328,15 @@ class Session:
         quiet = self._reception.reserved is not None and self._reception.reserved.quiet
         self.stepper.heeds = self.timeline.lines[self.timeline.current].run.kind is not RunKind.NOISE and not quiet
 
+    @contextmanager
+    def unnoticed(self) -> Iterator[None]:
+        """At rest: what is written inside and put back is no edit by hand; those of before are on record."""
+        self.course.notice_edits()
+        try:
+            yield
+        finally:
+            self.course.rest()
+
     def begin_quietly(self) -> None:
         """Before a way back that nobody asked for by a command of its own."""
         self.course.broken_off = False

@@ -38,7 +38,7 @@ def scene(browser: Browser) -> Iterator[Callable[..., Scene]]:
 def test_a_test_is_asked_for_watched_and_ended(scene: Callable[..., Scene]) -> None:
     page = scene()
     root = page.page.root
-    expect(page.page.panel("lr_curve")).to_contain_text("no range test was made yet")
+    expect(page.page.panel("lr_curve")).to_contain_text("no range test was made yet", timeout=30_000)
     expect(root.locator(".nbd-find")).to_contain_text("100 steps on your data, under 1 s")
     root.get_by_label("steps", exact=True).fill("2000")
     expect(root.locator(".nbd-find")).to_contain_text("2,000 steps on your data, about 16 s")
