@@ -2,7 +2,7 @@
 
 Gradients are read before the update, where their norm is taken anyway and lies on the CPU: a step whose gradients are
 not finite breaks off there, the weights still good. Weights, optimizer state and the buffers of norm layers are looked
-at in turns, a part after each step. What is noticed late, by a loss or a weight, is traced back by replay, in which
+at in turns, a part every few steps. What is noticed late, by a loss or a weight, is traced back by replay, in which
 everything is looked at in every step (see :mod:`nbdebug.training.halts`).
 """
 
@@ -23,7 +23,8 @@ from nbdebug.training.modules import Model, named_modules, named_parameters
 from nbdebug.training.trainer import Trainer
 
 TURNS = 64  # so many steps until all small tensors were looked at once
-PIECE = 1 << 15  # elements looked at after a step, of a larger tensor
+PIECE = 1 << 15  # elements looked at at once, of a larger tensor
+EVERY = 4  # steps: what the next step's loss and gradients don't show may wait as long
 NORMED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MOST_SKIPPED = 20  # updates in a row; a scale of 65,536 is below 1 after 17
 
@@ -101,7 +102,7 @@ class Guard:
         self._trainer = trainer
         self._excused: set[int] = set()
         self._watched: list[tuple[What, str, torch.Tensor]] = []
-        self._turn = self._offset = self._glances = 0
+        self._turn = self._offset = self._glances = self._steps = 0
         self.begun = 0
         self._skipped = 0
         self._updates = 0
@@ -225,6 +226,9 @@ class Guard:
     def _in_turn(self) -> Reason | None:
         if self.thorough:
             return self.damage()
+        self._steps += 1
+        if self._steps % EVERY:
+            return None
         if self._turn >= len(self._watched):
             self._take_stock()
             self._turn = self._offset = 0

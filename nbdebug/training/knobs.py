@@ -144,19 +144,12 @@ class Knobs:
         value = clip.threshold if clip.mode is ClipMode.VALUE else math.inf
         return (*rates, norm, value) if not self.dropout_layers else (*rates, norm, value, self.dropout or 0.0)
 
-    def forget_schedules(self) -> None:
-        """The optimizers or their schedules are others now: no factor is on them."""
-        if [id(group.optimizer) for group in self.groups] != [id(g.optimizer) for g in _rate_groups(self.trainer)] or [
-            group.scheduled for group in self.groups
-        ] != [group.scheduled for group in _rate_groups(self.trainer)]:
-            self.groups = []
-
     def refresh(self) -> None:
-        """Look again at the model and optimizer, which the user may have edited; factors are kept by group name."""
-        known = {group.name: group for group in self.groups}
+        """Look again at the model and optimizer, which may be others; factors are kept while a group's schedule is."""
+        known = {(group.name, id(group.optimizer), group.scheduled): group for group in self.groups}
         self.groups = list(_rate_groups(self.trainer))
         for group in self.groups:
-            before = known.get(group.name, group)
+            before = known.get((group.name, id(group.optimizer), group.scheduled), group)
             group.factor, group.first_lr = before.factor, before.first_lr
         self.dropout_layers = {name: m for name, m in named_modules(self.model).items() if _drops(m)}
         names = [Series(Signal.LEARNING_RATE)] if self.groups else []

@@ -221,7 +221,6 @@ class Refitter:
         """Whoever holds on to parts gets the new ones."""
         session = self._session
         session.stepper.hooks.attach_to(session.trainer.optimizers)
-        session.knobs.forget_schedules()
         session.knobs.refresh()
         session.stepper.begin_anew(self.average)
         session.lookout.accept()
