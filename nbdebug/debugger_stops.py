@@ -16,7 +16,7 @@ from nbdebug.records.commands import AddBreakpoint, Command, EditBreakpoint, Out
 from nbdebug.records.errors import CommandError, ConfigurationError, collect
 from nbdebug.records.findings import Severity
 from nbdebug.records.signals import Signal
-from nbdebug.records.stops import BatchView, Breakpoint, Origin, Stop
+from nbdebug.records.stops import BatchView, Breakpoint, Halt, Origin
 from nbdebug.tools import batch_view, origin
 from nbdebug.training.arguments import layer_mistakes
 from nbdebug.training.aside import Reenactment
@@ -94,7 +94,7 @@ class Current:
         return self._session.loop.batch
 
     @property
-    def stop(self) -> Stop | None:
+    def stop(self) -> Halt | None:
         """Where and why training stopped, if it stands at a stop."""
         return self._session.halts.stop
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nbdebug.dashboard import words
 from nbdebug.dashboard.figures.panel import Floats, Json
-from nbdebug.records.stops import BatchView, Stop
+from nbdebug.records.stops import BatchView, Halt
 
 BATCH_TAB: Final = "batch"
 EMPTY: Final = "Stop at a breakpoint, or pause, to see the batch that the step works on."
@@ -28,7 +28,7 @@ MOST_IDS = 256
 LONGEST_TARGET = 200
 
 
-def state(stop: Stop | None) -> Json:
+def state(stop: Halt | None) -> Json:
     """What the tab shows: either ``hint``, or the batch with its samples in the order given."""
     if stop is None or stop.batch is None:
         return {"hint": EMPTY if stop is None else UNKNOWN}

@@ -13,7 +13,7 @@ from nbdebug.dashboard import ability, words
 from nbdebug.dashboard.figures.panel import Json
 from nbdebug.records.commands import AddBreakpoint, Outcome
 from nbdebug.records.status import State
-from nbdebug.records.stops import Breakpoint, Stop
+from nbdebug.records.stops import Breakpoint, Halt
 from nbdebug.records.view import View
 
 LONGEST_TEXT = 1_000
@@ -137,12 +137,12 @@ def _failed(view: View) -> Json:
     }
 
 
-def sentence(made: Stop) -> str:
+def sentence(made: Halt) -> str:
     """``stopped at step 412, before the update: grad_norm > 5``."""
     when = "before the update" if made.before_update else "after the step"
     return f"stopped at step {words.count(made.step)}, {when}" + (f": {made.why}" if made.why else "")
 
 
-def tone(made: Stop) -> str:
+def tone(made: Halt) -> str:
     """The colour of a stop: something is broken, or a breakpoint was hit."""
     return "warn" if made.breakpoint else "bad"

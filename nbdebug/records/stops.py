@@ -122,7 +122,7 @@ class BatchView:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class Halt:
     """Training stopped at ``step`` of ``run``, within it (``before_update``) or right after it, and why.
 
     ``breakpoint`` is the number of the one that was hit, 0 where something was not finite. ``loss`` is that step's,

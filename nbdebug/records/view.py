@@ -18,7 +18,7 @@ from nbdebug.records.runs import Mark, Run
 from nbdebug.records.signals import Signal
 from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.status import KnobStates, Status
-from nbdebug.records.stops import Breakpoint, Stop
+from nbdebug.records.stops import Breakpoint, Halt
 
 if TYPE_CHECKING:
     from nbdebug.records.comparison import Comparison
@@ -148,6 +148,6 @@ class View:
     stored: bool = False
     cost: Cost | None = None
     breakpoints: tuple[Breakpoint, ...] = ()
-    stop: Stop | None = None
+    stop: Halt | None = None
     panels: tuple[OwnPanel, ...] = ()
     lr_curve: LrCurve | None = None

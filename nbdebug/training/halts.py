@@ -22,7 +22,7 @@ from nbdebug.records.errors import CommandError
 from nbdebug.records.findings import Cause, Severity
 from nbdebug.records.runs import Mark, RunKind
 from nbdebug.records.status import State
-from nbdebug.records.stops import BatchView, Origin, Phase, Stop
+from nbdebug.records.stops import BatchView, Halt, Origin, Phase
 from nbdebug.training.aside import Reenactment, aside, batch_of_its_own, copied, reenact, take_step
 from nbdebug.training.data import Held
 from nbdebug.training.guard import Reason, What, is_sound
@@ -47,7 +47,7 @@ class Halts:
     """The present stop, if training stands at one, and the way there."""
 
     def __init__(self, session: Session) -> None:
-        self.stop: Stop | None = None
+        self.stop: Halt | None = None
         self.late: tuple[Reason, int] | None = None
         self._session = session
         self._reason: Reason | None = None
@@ -152,7 +152,7 @@ class Halts:
         session, run = self._session, self._session.timeline.current
         held = self._hold(again=bool(note)) if before_update else None
         origin, batch, loss = self._look(reason, held)
-        self.stop = Stop(run, step, before_update, self._why(reason, origin), reason.breakpoint, loss, origin, batch)
+        self.stop = Halt(run, step, before_update, self._why(reason, origin), reason.breakpoint, loss, origin, batch)
         if reason.is_fault and reason.what is not What.ERROR:
             self._say(reason, step, origin, note)
         session.recorder.mark(Mark(run, step, f"stopped: {self.stop.why}"))
@@ -306,7 +306,7 @@ class Halts:
         self.stop = None
         self._session.stepper.guard.accepted = False
 
-    def stand_again(self, stop: Stop | None) -> None:
+    def stand_again(self, stop: Halt | None) -> None:
         """After an excursion, at the stop that training stood at before."""
         if stop is not None and stop.before_update:
             self.hold()

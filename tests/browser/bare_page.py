@@ -37,6 +37,10 @@ globalThis.deliver = (content, buffers) => {
 };
 globalThis.leave = exported.render({ model, el: document.getElementById("here") });
 """
+PLACES = """JSON.stringify([...document.querySelectorAll('.nbd-plot, .main-svg, [data-panel]')].map((node) => {
+  const { left, top, width, height } = node.getBoundingClientRect();
+  return [left, top, width, height];
+}))"""
 
 
 class BarePage:
@@ -72,6 +76,7 @@ class BarePage:
         )  # fmt: skip
         self.page.set_content(html)
         self.until(self.is_drawn, waiting_for="the charts")
+        self.settle()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -95,8 +100,20 @@ class BarePage:
                 texts = [base64.b64encode(bytes(buffer)).decode() for buffer in buffers]
                 self.page.evaluate("([content, buffers]) => deliver(content, buffers)", [content, texts])
             self.page.wait_for_timeout(20)
-            if time.monotonic() >= end:
+            if time.monotonic() >= end and (not seconds or self._is_idle()):
                 return
+
+    def settle(self) -> None:
+        """Go on until nothing on the page moves any more: what is drawn late shifts what lies below it."""
+        before = ""
+        while (now := str(self.page.evaluate(PLACES))) != before:
+            before = now
+            self.pump(0.15)
+
+    def _is_idle(self) -> bool:
+        """Whether nothing waits to be carried, once the page has worked off what it was given."""
+        self.page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        return self._wire.empty()
 
     def until(self, look: Callable[[], T], *, waiting_for: str = "it", wait_s: float = 30.0) -> T:
         """Call ``look`` until it gives something true; that."""

@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from scripts.ensure_browser import find_browser
 from scripts.lab import Lab
 from tests.harness.jupyter_home import BUILD, JupyterHome
 from tests.harness.notebook_page import FLAGS, LAB_OPTIONS, Notebooks
+
+expect.set_options(timeout=30_000)  # ms: two browsers and a training share the cores with other tests
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,8 @@ from playwright.sync_api import Browser, Locator, expect
 
 from nbdebug.records.commands import (
     Changes,
-    Command,
     EditNorms,
     Freeze,
-    Outcome,
     Press,
     SetKnobs,
     SetSchedule,
@@ -26,10 +24,10 @@ from nbdebug.records.commands import (
     Undo,
 )
 from nbdebug.records.schedules import Schedule
-from nbdebug.records.status import OwnKnob, State
-from nbdebug.records.view import OwnPanel, View
+from nbdebug.records.status import OwnKnob
+from nbdebug.records.view import OwnPanel
 from nbdebug.training.schedules import Factor
-from tests.browser.bare_page import BarePage
+from tests.browser.scenes import Scene, closing
 from tests.dashboard import views
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -49,63 +47,43 @@ def options(**values: Any) -> SetKnobs:
     return SetKnobs(Changes(options=values))
 
 
-class Scene:
-    """The tab "Change" on a page whose view can be changed."""
+class ChangeScene(Scene):
+    """The tab "Change"."""
 
-    def __init__(self, browser: Browser, groups: int = 1, **page: Any) -> None:
-        base = views.forest()
-        self.view: View = replace(
-            base, status=replace(base.status, state=State.PAUSED), knobs=views.knobs(groups=groups)
-        )
-        self.page = BarePage(browser, lambda _: self.view, **page)
-
-    def show(self, **changes: Any) -> None:
-        self.view = replace(self.view, **changes)
-        self.page.pump(0.7)
+    def __init__(self, browser: Browser, groups: int = 1, **options: Any) -> None:
+        super().__init__(browser, tab="Change", **options)
+        self.view = replace(self.view, knobs=views.knobs(groups=groups))
 
     def knob(self, **changes: Any) -> None:
         self.show(knobs=replace(self.view.knobs, **changes))
 
-    def answer(self, command: Command, text: str, *, ok: bool) -> None:
-        self.show(outcomes=(*self.view.outcomes, Outcome(command, "main", 400, ok, text)))
-
     def part(self, name: str) -> Locator:
-        return self.page.root.get_by_role("region", name=name, exact=True)
+        return self.get("region", name)
 
-    def get(self, label: str) -> Locator:
+    def field(self, label: str) -> Locator:
         return self.page.root.locator(".nbd-change").get_by_label(label, exact=True)
 
     def press(self, name: str) -> None:
         self.page.root.locator(".nbd-change").get_by_role("button", name=name, exact=True).click()
 
-    def asked(self) -> object:
-        """The latest command."""
-        self.page.pump(0.3)
-        return self.page.commands[-1] if self.page.commands else None
-
 
 @pytest.fixture
-def scene(browser: Browser) -> Iterator[Callable[..., Scene]]:
-    """Opens pages, and sees to it that none had an error."""
-    scenes: list[Scene] = []
+def scene(browser: Browser) -> Iterator[Callable[..., ChangeScene]]:
+    """Opens pages."""
+    opened: list[ChangeScene] = []
 
-    def scene(**options: Any) -> Scene:
-        made = Scene(browser, **options)
-        made.page.__enter__()
-        scenes.append(made)
-        made.page.root.get_by_role("tab", name="Change", exact=True).click()
-        made.page.pump(0.5)
-        return made
+    def scene(**options: Any) -> ChangeScene:
+        opened.append(ChangeScene(browser, **options))
+        opened[-1].open()
+        return opened[-1]
 
-    yield scene
-    for each in scenes:
-        each.page.__exit__(None, None, None)
-    assert [error for each in scenes for error in each.page.errors] == []
+    with closing(opened):
+        yield scene
 
 
-def test_options_are_typed_stepped_and_switched(scene: Callable[..., Scene]) -> None:
+def test_options_are_typed_stepped_and_switched(scene: Callable[..., ChangeScene]) -> None:
     page = scene()
-    field = page.get("weight decay")
+    field = page.field("weight decay")
     field.fill("0,05")
     field.press("Enter")
     assert page.asked() == options(weight_decay=0.05)
@@ -114,52 +92,52 @@ def test_options_are_typed_stepped_and_switched(scene: Callable[..., Scene]) -> 
     page.page.pump(0.3)
     assert len(page.page.commands) == amount, "asked for twice"
     for label, key, value in [("eps", "ArrowUp", 2e-8), ("beta1", "ArrowUp", 0.95), ("beta2", "ArrowDown", 0.998)]:
-        page.get(label).press(key)
+        page.field(label).press(key)
         assert page.asked() == options(**{label: value})
-    page.get("amsgrad").press("Space")
+    page.field("amsgrad").press("Space")
     assert page.asked() == options(amsgrad=True)
-    page.get("beta1").fill("1")
-    page.get("beta1").press("Enter")
+    page.field("beta1").fill("1")
+    page.field("beta1").press("Enter")
     page.page.pump(0.3)
     assert page.asked() == options(amsgrad=True)
-    expect(page.get("beta1")).to_have_attribute("aria-invalid", "true")
+    expect(page.field("beta1")).to_have_attribute("aria-invalid", "true")
     expect(page.part("Optimizer")).to_contain_text("has to be a number, at least 0 and below 1")
 
 
-def test_an_option_is_set_for_one_group(scene: Callable[..., Scene]) -> None:
+def test_an_option_is_set_for_one_group(scene: Callable[..., ChangeScene]) -> None:
     page = scene(groups=2)
     expect(page.part("Optimizer")).to_contain_text("in force 0.9 / 0.5")
-    expect(page.get("beta1")).to_have_value("0.9")
-    assert page.get("amsgrad").evaluate("node => node.indeterminate")
-    page.get("Options of the parameter group").select_option("head")
-    expect(page.get("beta1")).to_have_value("0.5")
-    expect(page.get("amsgrad")).to_be_checked()
-    page.get("beta1").fill("0.8")
-    page.get("beta1").press("Enter")
+    expect(page.field("beta1")).to_have_value("0.9")
+    assert page.field("amsgrad").evaluate("node => node.indeterminate")
+    page.field("Options of the parameter group").select_option("head")
+    expect(page.field("beta1")).to_have_value("0.5")
+    expect(page.field("amsgrad")).to_be_checked()
+    page.field("beta1").fill("0.8")
+    page.field("beta1").press("Enter")
     assert page.asked() == options(beta1={"head": 0.8})
 
 
-def test_what_is_fixed_says_why(scene: Callable[..., Scene]) -> None:
+def test_what_is_fixed_says_why(scene: Callable[..., ChangeScene]) -> None:
     page = scene()
-    expect(page.get("momentum")).to_be_disabled()
+    expect(page.field("momentum")).to_be_disabled()
     row = page.part("Optimizer").locator(".nbd-option").filter(has_text="momentum")
     expect(row).to_contain_text("is written by the schedule at each step")
     expect(row).to_have_attribute("title", "momentum is written by the schedule at each step")
-    expect(page.get("foreach")).to_be_hidden()
+    expect(page.field("foreach")).to_be_hidden()
     page.part("Optimizer").get_by_text("2 switches that can't be changed now").press("Enter")
-    expect(page.get("foreach")).to_be_visible()
-    expect(page.get("foreach")).to_be_disabled()
+    expect(page.field("foreach")).to_be_visible()
+    expect(page.field("foreach")).to_be_disabled()
 
 
-def test_a_control_in_use_is_not_moved(scene: Callable[..., Scene]) -> None:
+def test_a_control_in_use_is_not_moved(scene: Callable[..., ChangeScene]) -> None:
     page = scene()
-    field = page.get("weight decay")
+    field = page.field("weight decay")
     field.fill("0.0")
     page.knob(options=(views.option(values=(0.3,)), views.option("eps", (1e-6,))))
     expect(field).to_have_value("0.0")
-    expect(page.get("eps")).to_have_value("1e-6")
+    expect(page.field("eps")).to_have_value("1e-6")
     field.press("Escape")
-    slider = page.get("temperature")
+    slider = page.field("temperature")
     slider.focus()
     page.knob(own=(OwnKnob("temperature", 5.0, 1e-3, 10.0, log=True),))
     assert float(slider.input_value()) < 500
@@ -168,12 +146,12 @@ def test_a_control_in_use_is_not_moved(scene: Callable[..., Scene]) -> None:
     assert float(slider.input_value()) > 900
 
 
-def test_the_optimizer_is_swapped_and_a_refusal_is_read(scene: Callable[..., Scene]) -> None:
+def test_the_optimizer_is_swapped_and_a_refusal_is_read(scene: Callable[..., ChangeScene]) -> None:
     page = scene()
     page.press("Swap the optimizer")
     assert page.asked() == SwapOptimizer("SGD")
-    page.get("Kind of optimizer").select_option("NAdam")
-    page.get("Learning rate after the swap").fill("2e-3")
+    page.field("Kind of optimizer").select_option("NAdam")
+    page.field("Learning rate after the swap").fill("2e-3")
     page.press("Swap the optimizer")
     assert page.asked() == SwapOptimizer("NAdam", 2e-3)
     page.answer(SwapOptimizer("NAdam"), f"- two optimizers\n- {EVIL}", ok=False)
@@ -198,13 +176,13 @@ SHAPES = [
 
 @pytest.mark.parametrize(("kind", "values"), SHAPES, ids=[kind for kind, _ in SHAPES])
 def test_the_curve_drawn_is_the_schedule_that_is_asked_for(
-    scene: Callable[..., Scene], kind: str, values: dict[str, float]
+    scene: Callable[..., ChangeScene], kind: str, values: dict[str, float]
 ) -> None:
     page = scene()
-    page.get("Kind of schedule").select_option(kind)
-    page.get("A position is").select_option("epoch")
+    page.field("Kind of schedule").select_option(kind)
+    page.field("A position is").select_option("epoch")
     for name, value in values.items():
-        page.get(name.replace("warmup", "warm-up").replace("_", " ")).fill(str(value))
+        page.field(name.replace("warmup", "warm-up").replace("_", " ")).fill(str(value))
     schedule = Schedule.of(kind, **values)
     heights = re.findall(r"V([\d.]+)H([\d.]+)", page.part("Schedule").locator("path").get_attribute("d") or "")
     assert len(heights) >= 10
@@ -215,47 +193,47 @@ def test_the_curve_drawn_is_the_schedule_that_is_asked_for(
     assert page.asked() == SetSchedule(schedule)
 
 
-def test_what_can_t_be_a_schedule_is_said_and_not_asked_for(scene: Callable[..., Scene]) -> None:
+def test_what_can_t_be_a_schedule_is_said_and_not_asked_for(scene: Callable[..., ChangeScene]) -> None:
     page = scene()
-    page.get("total").fill("5")
-    page.get("warm-up steps").fill("5")
+    page.field("total").fill("5")
+    page.field("warm-up steps").fill("5")
     part, apply = page.part("Schedule"), page.page.root.get_by_role("button", name="Apply the schedule")
     expect(part).to_contain_text("warmup steps have to be fewer than the total of 5")
     expect(apply).to_be_disabled()
-    page.get("total").fill("5.5")
+    page.field("total").fill("5.5")
     expect(part).to_contain_text("total has to be a whole number, at least 1")
-    page.get("total").press("Enter")
+    page.field("total").press("Enter")
     assert page.asked() is None
-    page.get("total").fill("20")
+    page.field("total").fill("20")
     expect(part).to_contain_text("in 20 batches")
-    page.get("total").press("Enter")
+    page.field("total").press("Enter")
     assert page.asked() == SetSchedule(Schedule.of("cosine", total=20, warmup_steps=5, interval="batch"))
-    page.get("Kind of schedule").select_option("none")
+    page.field("Kind of schedule").select_option("none")
     page.press("Apply the schedule")
     assert page.asked() == SetSchedule(None)
 
 
-def test_layers_are_changed(scene: Callable[..., Scene]) -> None:
+def test_layers_are_changed(scene: Callable[..., ChangeScene]) -> None:
     page = scene()
-    choices = page.get("Layers with an activation").locator("option").all_inner_texts()
+    choices = page.field("Layers with an activation").locator("option").all_inner_texts()
     assert choices == ["all 3", "layer0 · ReLU", "layer1 · ReLU", "layer2 · GELU"]
-    expect(page.get("Kind of activation")).to_have_value("leaky_relu")
-    page.get("Kind of activation").select_option("silu")
+    expect(page.field("Kind of activation")).to_have_value("leaky_relu")
+    page.field("Kind of activation").select_option("silu")
     page.press("Swap the activation")
     assert page.asked() == SwapActivations("silu")
-    page.get("Layers with an activation").select_option("layer1")
+    page.field("Layers with an activation").select_option("layer1")
     page.press("Swap the activation")
     assert page.asked() == SwapActivations("silu", ("layer1",))
-    page.get("Layer to freeze").select_option("layer0")
+    page.field("Layer to freeze").select_option("layer0")
     page.press("Freeze the layer")
     assert page.asked() == Freeze(True, ("layer0",))
-    page.get("Layer to freeze").select_option(label="layer1 · frozen")
+    page.field("Layer to freeze").select_option(label="layer1 · frozen")
     expect(page.page.root.get_by_role("button", name="Freeze the layer", exact=True)).to_be_disabled()
     page.press("Unfreeze the layer")
     assert page.asked() == Freeze(False, ("layer1",))
     page.press("Insert a batch norm after the layer")
     assert page.asked() == EditNorms(True)
-    page.get("Layer for a batch norm").select_option("layer2")
+    page.field("Layer for a batch norm").select_option("layer2")
     page.press("Remove the batch norm")
     assert page.asked() == EditNorms(False, ("layer2",))
     page.answer(Freeze(True, ("layer0",)), "nothing would learn", ok=False)
@@ -263,16 +241,16 @@ def test_layers_are_changed(scene: Callable[..., Scene]) -> None:
     expect(learning.locator(".nbd-refusal")).to_have_text("nothing would learn")
 
 
-def test_what_is_the_user_s_own_is_moved_pressed_and_shown(scene: Callable[..., Scene]) -> None:
+def test_what_is_the_user_s_own_is_moved_pressed_and_shown(scene: Callable[..., ChangeScene]) -> None:
     page = scene()
-    slider = page.get("temperature")
+    slider = page.field("temperature")
     slider.press("End")
     assert page.asked() == SetKnobs(Changes(own={"temperature": 10.0}))
     expect(slider).to_have_attribute("aria-valuetext", "10")
-    page.get("Type label smoothing").fill("0.25")
-    page.get("Type label smoothing").press("Enter")
+    page.field("Type label smoothing").fill("0.25")
+    page.field("Type label smoothing").press("Enter")
     assert page.asked() == SetKnobs(Changes(own={"label smoothing": 0.25}))
-    expect(page.get("label smoothing")).to_have_value("500")
+    expect(page.field("label smoothing")).to_have_value("500")
     page.press("save samples")
     assert page.asked() == Press("save samples")
     page.show(panels=(OwnPanel("samples", 3, "a\n  b"), OwnPanel("attention", 4, "", png())))
@@ -287,7 +265,7 @@ def test_what_is_the_user_s_own_is_moved_pressed_and_shown(scene: Callable[..., 
     expect(cards).to_have_count(0)
 
 
-def test_hostile_names_are_only_text(scene: Callable[..., Scene]) -> None:
+def test_hostile_names_are_only_text(scene: Callable[..., ChangeScene]) -> None:
     page = scene()
     page.knob(
         own=(OwnKnob(EVIL, 0.5, 0.0, 1.0),), buttons=(EVIL,), activations=((EVIL, EVIL),), frozen=(EVIL,),
@@ -303,7 +281,7 @@ def test_hostile_names_are_only_text(scene: Callable[..., Scene]) -> None:
     assert page.asked() == Press(EVIL)
 
 
-def test_undo_and_what_is_said_while_nothing_can_be_changed(scene: Callable[..., Scene]) -> None:
+def test_undo_and_what_is_said_while_nothing_can_be_changed(scene: Callable[..., ChangeScene]) -> None:
     page = scene()
     undo = page.page.root.get_by_role("button", name="Undo", exact=True)
     page.answer(SetKnobs(Changes(lr=0.01)), "lr 0.01", ok=True)
@@ -312,17 +290,17 @@ def test_undo_and_what_is_said_while_nothing_can_be_changed(scene: Callable[...,
     assert page.asked() == Undo()
     page.show(status=replace(page.view.status, activity="comparing a with b: rerun 1"))
     expect(undo).to_be_disabled()
-    expect(page.get("eps")).to_be_disabled()
+    expect(page.field("eps")).to_be_disabled()
     expect(page.page.root.locator(".nbd-change")).to_contain_text("comparing a with b: wait")
     page.show(status=replace(page.view.status, activity=""))
-    expect(page.get("eps")).to_be_enabled()
+    expect(page.field("eps")).to_be_enabled()
     page.show(stored=True, panels=(OwnPanel("samples", 3, "a"),))
     expect(page.part("Optimizer")).to_be_hidden()
     expect(page.page.root.locator(".nbd-own-panel")).to_have_count(1)
 
 
 @pytest.mark.parametrize("width", [500, 700, 1100, 1600])
-def test_nothing_is_wider_than_the_page(scene: Callable[..., Scene], width: int) -> None:
+def test_nothing_is_wider_than_the_page(scene: Callable[..., ChangeScene], width: int) -> None:
     page = scene(groups=2, width=width)
     page.show(panels=(OwnPanel("x" * 200, 3, "y" * 400),))
     too_wide = page.page.root.evaluate(

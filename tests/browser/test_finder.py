@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from nbdebug.records.commands import Changes, FindLr, Pause, PostMortem, SetKnobs, Skip
 from nbdebug.records.status import GroupRate, State
-from tests.browser.test_stops import Scene
+from tests.browser.scenes import Scene, closing
 from tests.dashboard import views
 
 BUSY = "testing learning rates: step 37 of 100, at 2.1e-4"
@@ -18,21 +19,16 @@ BUSY = "testing learning rates: step 37 of 100, at 2.1e-4"
 
 @pytest.fixture
 def scene(browser: Browser) -> Iterator[Callable[..., Scene]]:
-    """Opens pages at the finder's tab, and sees to it that none had an error."""
-    scenes: list[Scene] = []
+    """Opens pages at the finder's tab."""
+    opened: list[Scene] = []
 
-    def scene(**options: object) -> Scene:
-        made = Scene(browser, **options)
-        made.page.__enter__()
-        scenes.append(made)
-        made.get("tab", "LR finder").click()
-        made.page.pump(0.5)
-        return made
+    def scene(**options: Any) -> Scene:
+        opened.append(Scene(browser, tab="LR finder", **options))
+        opened[-1].open()
+        return opened[-1]
 
-    yield scene
-    for each in scenes:
-        each.page.__exit__(None, None, None)
-    assert [error for each in scenes for error in each.page.errors] == []
+    with closing(opened):
+        yield scene
 
 
 def test_a_test_is_asked_for_watched_and_ended(scene: Callable[..., Scene]) -> None:
@@ -68,6 +64,7 @@ def test_a_suggestion_or_a_place_on_the_curve_is_taken(scene: Callable[..., Scen
     expect(page.get("button", "2.1e-3 is set, middle of the valley")).to_have_attribute("aria-pressed", "true")
     plot = page.page.panel("lr_curve").locator(".nsewdrag").first
     plot.scroll_into_view_if_needed()
+    page.page.settle()
     box = plot.bounding_box()
     assert box is not None
     low, high = page.page.panel("lr_curve").locator(".nbd-plot").evaluate("plot => [...plot._fullLayout.xaxis.range]")

@@ -125,6 +125,7 @@ def assert_picked(page: BarePage, layer: str, place: int, size: int) -> None:
 
 def at(page: BarePage, panel: str, x: float, y: float) -> None:
     """Click at a place given as shares of the plot within its axes."""
+    page.settle()
     box = page.panel(panel).locator(".nsewdrag").first.bounding_box()
     assert box is not None
     page.page.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y)

@@ -7,14 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Browser, expect
 
-from nbdebug.records.commands import AddBreakpoint, EditBreakpoint, Outcome, RemoveBreakpoint, Resume, Skip, Step
+from nbdebug.records.commands import AddBreakpoint, EditBreakpoint, RemoveBreakpoint, Resume, Skip, Step
 from nbdebug.records.findings import Cause, Finding, Severity
-from nbdebug.records.status import State
-from nbdebug.records.view import View
-from tests.browser.bare_page import BarePage
 from tests.browser.dashboard_page import SETUP, DashboardPage
+from tests.browser.scenes import Scene, closing
 from tests.dashboard import views
 from tests.harness.notebook_page import Notebooks
 
@@ -22,46 +20,18 @@ REFUSAL = "there is no signal los\n    los > 3\n    ^\nDid you mean loss?"
 EVIL = "<img src=x onerror=alert(1)>"
 
 
-class Scene:
-    """A page whose view can be changed."""
-
-    def __init__(self, browser: Browser, **options: Any) -> None:
-        base = views.forest()
-        self.view: View = replace(base, status=replace(base.status, state=State.PAUSED))
-        self.page = BarePage(browser, lambda _: self.view, **options)
-
-    def show(self, **changes: Any) -> None:
-        self.view = replace(self.view, **changes)
-        self.page.pump(0.7)
-
-    def answer(self, condition: str, text: str, *, ok: bool) -> None:
-        self.show(outcomes=(*self.view.outcomes, Outcome(AddBreakpoint(condition), "main", 400, ok, text)))
-
-    def get(self, role: Any, name: str) -> Locator:
-        return self.page.root.get_by_role(role, name=name, exact=True)
-
-    def asked(self) -> object:
-        """The latest command."""
-        self.page.pump(0.2)
-        return self.page.commands[-1] if self.page.commands else None
-
-
 @pytest.fixture
 def scene(browser: Browser) -> Iterator[Callable[..., Scene]]:
-    """Opens pages, and sees to it that none had an error."""
-    scenes: list[Scene] = []
+    """Opens pages."""
+    opened: list[Scene] = []
 
     def scene(**options: Any) -> Scene:
-        made = Scene(browser, **options)
-        made.page.__enter__()
-        scenes.append(made)
-        made.page.pump(0.5)
-        return made
+        opened.append(Scene(browser, **options))
+        opened[-1].open()
+        return opened[-1]
 
-    yield scene
-    for each in scenes:
-        each.page.__exit__(None, None, None)
-    assert [error for each in scenes for error in each.page.errors] == []
+    with closing(opened):
+        yield scene
 
 
 def test_a_condition_is_typed_refused_mended_and_taken(scene: Callable[..., Scene]) -> None:
@@ -72,7 +42,7 @@ def test_a_condition_is_typed_refused_mended_and_taken(scene: Callable[..., Scen
     field.fill(" los > 3")
     field.press("Enter")
     assert page.asked() == AddBreakpoint("los > 3")
-    page.answer("los > 3", REFUSAL, ok=False)
+    page.answer(AddBreakpoint("los > 3"), REFUSAL, ok=False)
     refusal = page.page.root.locator(".nbd-refusal")
     assert refusal.inner_text() == REFUSAL
     assert "mono" in refusal.evaluate("node => getComputedStyle(node).fontFamily")
@@ -82,7 +52,7 @@ def test_a_condition_is_typed_refused_mended_and_taken(scene: Callable[..., Scen
     field.press("Enter")
     assert page.asked() == AddBreakpoint("loss > 3")
     page.show(breakpoints=(views.breakpoint_on("loss > 3"),))
-    page.answer("loss > 3", "breakpoint 1 added", ok=True)
+    page.answer(AddBreakpoint("loss > 3"), "breakpoint 1 added", ok=True)
     expect(field).to_have_value("")
     expect(refusal).to_be_hidden()
 
@@ -178,6 +148,7 @@ def aim(page: Scene, panel: str, share: float, *, shift: bool = False) -> str:
     toggle = page.page.panel(panel).locator("button.nbd-tool")
     toggle.click()
     expect(toggle).to_have_attribute("aria-pressed", "true")
+    page.page.settle()
     box = page.page.panel(panel).locator(".nbd-aim").bounding_box()
     assert box is not None
     keyboard, mouse = page.page.page.keyboard, page.page.page.mouse
@@ -240,7 +211,7 @@ def test_escape_puts_the_toggle_off_and_a_refusal_is_shown(scene: Callable[..., 
     toggle.press("Escape")
     expect(toggle).to_have_attribute("aria-pressed", "false")
     said = aim(page, "loss", 0.2)
-    page.answer(said, REFUSAL, ok=False)
+    page.answer(AddBreakpoint(said), REFUSAL, ok=False)
     assert page.page.root.locator(".nbd-refusal").inner_text() == REFUSAL
 
 

@@ -16,7 +16,7 @@ from nbdebug.records.runs import Mark, Run, RunKind
 from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.records.snapshots import Reason, SnapshotInfo
 from nbdebug.records.status import DropoutLayer, GroupRate, KnobStates, OptionKnob, OwnKnob, State, Status
-from nbdebug.records.stops import BatchView, BreakKind, Breakpoint, CodeLine, Origin, Phase, Range, Stop
+from nbdebug.records.stops import BatchView, BreakKind, Breakpoint, CodeLine, Halt, Origin, Phase, Range
 from nbdebug.records.view import Focus, LayerStory, LayersView, Points, Rewindable, RunView, Tracks, View
 
 NOTHING = Points(np.empty(0, np.int64), np.empty(0))
@@ -255,9 +255,9 @@ def batch(amount: int = 6, side: int = 8, **changes: Any) -> BatchView:
     return replace(made, **changes)
 
 
-def stop(**changes: Any) -> Stop:
+def stop(**changes: Any) -> Halt:
     why = "grad_norm > 5 * median(grad_norm, 100): 18.3 > 5 × 2.11"
-    return replace(Stop("main", 4, True, why, breakpoint=1, loss=0.7, batch=batch()), **changes)
+    return replace(Halt("main", 4, True, why, breakpoint=1, loss=0.7, batch=batch()), **changes)
 
 
 def lr_curve(**changes: Any) -> LrCurve:

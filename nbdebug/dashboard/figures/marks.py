@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from nbdebug.dashboard import ability, breakpoints, theme, words
 from nbdebug.dashboard.figures.panel import Json
 from nbdebug.records.runs import Mark
-from nbdebug.records.stops import Stop
+from nbdebug.records.stops import Halt
 from nbdebug.records.view import RunView, View
 
 MOST_LINES = 60
@@ -62,12 +62,12 @@ def stopped(view: View) -> str:
     return "" if stop is None else f"{breakpoints.tone(stop)} {stop.step} {stop.before_update} {stop.run}"
 
 
-def _tells_of(mark: Mark, stop: Stop | None) -> bool:
+def _tells_of(mark: Mark, stop: Halt | None) -> bool:
     """Whether a mark says the same as the line of the present stop."""
     return stop is not None and (mark.run, mark.step) == (stop.run, stop.step) and mark.text.startswith("stopped")
 
 
-def _stop(stop: Stop, last: float) -> tuple[Json, Json]:
+def _stop(stop: Halt, last: float) -> tuple[Json, Json]:
     """A full line where training stopped within a step, and its label at the foot."""
     colour, left = theme.tone(breakpoints.tone(stop)), _leans_left(stop.step, last)
     at = {"type": "line", "x0": stop.step, "x1": stop.step, "yref": "paper", "y0": 0, "y1": 1}
