@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,11 @@ from torch import nn
 from nbdebug import debugger_manifest, debugger_places, debugger_probes
 from nbdebug.dashboard.dashboard import Dashboard
 from nbdebug.debugger_finder import RateFinding
+from nbdebug.debugger_forecast import Forecasting
+from nbdebug.debugger_keeping import Keeping
+from nbdebug.debugger_knobs import knob_states
 from nbdebug.debugger_own import Owning
+from nbdebug.debugger_preflight import Preflight
 from nbdebug.debugger_refit import Refitting
 from nbdebug.debugger_search import Searching
 from nbdebug.debugger_steering import Steering
@@ -24,7 +27,7 @@ from nbdebug.journal.journal import Journal
 from nbdebug.probes import presets
 from nbdebug.probes.governor import Governor
 from nbdebug.probes.instruments import Instruments
-from nbdebug.records.commands import Command, Compare, FindLr, Outcome
+from nbdebug.records.commands import Command, Compare, FindLr, Foretell, Outcome, RunPreflight, Search
 from nbdebug.records.cost import Cost
 from nbdebug.records.errors import ClosedError, collect
 from nbdebug.records.findings import Cause, Finding, Severity
@@ -41,7 +44,7 @@ from nbdebug.training.trainer import Trainer
 LOG = logging.getLogger("nbdebug")
 
 
-class Debugger(Steering, Stopping, Refitting, Owning, Searching, RateFinding):
+class Debugger(Steering, Keeping, Stopping, Refitting, Owning, Searching, RateFinding, Forecasting, Preflight):
     """A debugger for one training run: displays as a live dashboard, and does all of it by method too.
 
     Training runs on a thread of its own; all methods may be called from any other thread. Changes are applied between
@@ -58,6 +61,7 @@ class Debugger(Steering, Stopping, Refitting, Owning, Searching, RateFinding):
             what the environment variable ``NBDEBUG_JOURNAL`` says), a file or folder, ``None`` for memory only.
         snapshot_bytes: how much memory snapshots may take, 1 GiB by default; 0 keeps all in files.
         snapshot_folder: where snapshots go that have no room in memory; without it the oldest are thinned instead.
+        checks: whether the first steps are looked at for what is wrong with the program; see :meth:`preflight`.
 
     Raises:
         ConfigurationError: lists all that can't work with this model and trainer.
@@ -74,6 +78,7 @@ class Debugger(Steering, Stopping, Refitting, Owning, Searching, RateFinding):
         journal: str | os.PathLike[str] | bool | None = True,
         snapshot_bytes: int = MEMORY_BYTES,
         snapshot_folder: str | os.PathLike[str] | None = None,
+        checks: bool = True,
     ) -> None:
         mistakes = model_mistakes(model, trainer, budget)
         mistakes += debugger_places.mistakes(snapshot_bytes, snapshot_folder) + presets.probe_mistakes(probes)
@@ -96,8 +101,9 @@ class Debugger(Steering, Stopping, Refitting, Owning, Searching, RateFinding):
         )
         understand = reader_of_conditions(model, trainer)
         session = Session(
-            model, trainer, written, self._instruments, self._governor, shelf, describe, Investigator(), understand
-        )
+            model, trainer, written, self._instruments, self._governor, shelf, describe, Investigator(), understand,
+            self._onlooker(trainer, checks=checks),
+        )  # fmt: skip
         super().__init__(model, session, written)
         self._journal.begin_run(self._session.timeline.runs[self._session.timeline.current])
         self.current = Current(session)
@@ -133,11 +139,6 @@ class Debugger(Steering, Stopping, Refitting, Owning, Searching, RateFinding):
         return self._journal.unseen(self._session.timeline.current)
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
-        """All that the debugger had to say, oldest first."""
-        return self._journal.findings
-
-    @property
     def outcomes(self) -> tuple[Outcome, ...]:
         """What became of every command, oldest first."""
         return self._journal.outcomes
@@ -162,8 +163,14 @@ class Debugger(Steering, Stopping, Refitting, Owning, Searching, RateFinding):
         try:
             if isinstance(command, Compare):
                 self._compare_aside(command)
+            elif isinstance(command, RunPreflight):
+                self._preflight_aside(command)
             elif isinstance(command, FindLr):
                 self._find_lr_aside(command)
+            elif isinstance(command, Foretell):
+                self._foretell_aside(command)
+            elif isinstance(command, Search):
+                self._search_aside(command)
             else:
                 self._session.post(command)
         except ClosedError as error:
@@ -200,7 +207,7 @@ class Debugger(Steering, Stopping, Refitting, Owning, Searching, RateFinding):
             runs=self._journal.run_views(max_points),
             marks=self._journal.marks,
             layers=self._journal.layers_view(status.run, focus),
-            findings=self._journal.findings[-50:],
+            findings=self.findings[:50],
             outcomes=self._journal.outcomes[-20:],
             rewindable=self._session.course.rewindable(self._journal.snapshots),
             snapshots=self._journal.snapshots,
@@ -209,20 +216,15 @@ class Debugger(Steering, Stopping, Refitting, Owning, Searching, RateFinding):
             breakpoints=self._session.breaks.told,
             stop=self._session.halts.stop,
             panels=tuple(self._session.own.panels.values()),
-            lr_curve=self._lr_curve,
+            lr_curve=self.lr_curve,
+            report=self.report,
+            search=next(reversed(self._journal.searches), None),
+            forecast=self._latest_forecast(),
+            search_options=self._search_options(),
         )
 
     def _knob_states(self) -> KnobStates:
-        """Every knob's value, and where it comes from."""
-        timeline = self._session.timeline
-        origins = tuple(timeline.origins(timeline.here).items())
-        session = self._session
-        return replace(
-            session.knobs.states(self._init_layers),
-            origins=origins,
-            buttons=tuple(session.own.buttons),
-            **session.refitter.told(),
-        )
+        return knob_states(self._session, self._init_layers)
 
     def _report_journal_trouble(self, why: str) -> None:
         status = self._session.status()

@@ -111,11 +111,16 @@ class Comparer:
             pairs,
             first_step=plan.place.step + 1,
             last_step=plan.last_step,
-            lower_is_better=lower_is_better,
+            lower_is_better=(*lower_is_better, *self._parts()),
             caveat="; ".join(text for text in (runs[plan.run].caveat, caveat) if text),
         )
         self.journal.record_comparison(made)
         return made
+
+    def _parts(self) -> tuple[str, ...]:
+        """The parts of the loss by name."""
+        parts = self.session.trainer.loss_parts
+        return () if parts is None else tuple(parts.parts)
 
     # -- inside -------------------------------------------------------------------------------------------------
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from nbdebug.records.errors import CommandError
 from nbdebug.records.runs import Intervention
 from nbdebug.records.snapshots import Reason
 from nbdebug.training import script as script_file
-from nbdebug.training.rng import RandomState
 from nbdebug.training.session import Session
 from nbdebug.training.snapshots import Snapshot
+from nbdebug.training.timeline import Line
+
+T = TypeVar("T")
 
 
 def script(session: Session, path: Path, run: str | None = None) -> Path:
@@ -31,7 +35,8 @@ def script(session: Session, path: Path, run: str | None = None) -> Path:
         interventions=course,
         end_step=tip.step,
         end_epoch=tip.epoch,
-        reseeded=_adopted(session, course),
+        reseeded=_kept(session, course, lambda line: line.random),
+        deeds=_kept(session, course, lambda line: line.deeds),
         run=timeline.lines[name].run.shown,
     )
     return written
@@ -53,11 +58,11 @@ def _start(session: Session, run: str) -> Snapshot:
     return kept.load()
 
 
-def _adopted(session: Session, course: list[Intervention]) -> dict[int, RandomState]:
-    """By index in the course, the random states that a seed set from outside put into force."""
+def _kept(session: Session, course: list[Intervention], of: Callable[[Line], Mapping[int, T]]) -> dict[int, T]:
+    """By index in the course, what the runs keep beside their interventions."""
     known = {
-        id(line.interventions[index]): state
+        id(line.interventions[index]): kept
         for line in session.timeline.lines.values()
-        for index, state in line.random.items()
+        for index, kept in of(line).items()
     }
     return {index: known[id(made)] for index, made in enumerate(course) if id(made) in known}

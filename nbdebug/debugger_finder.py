@@ -24,12 +24,11 @@ class RateFinding:
     _session: Session
     _journal: Journal
     _not_from_within: Callable[[str], None]
-    _lr_curve: LrCurve | None = None
 
     @property
     def lr_curve(self) -> LrCurve | None:
         """The latest curve that :meth:`find_lr` or the dashboard made, ``None`` without any."""
-        return self._lr_curve
+        return next(reversed(self._journal.lr_curves), None)
 
     def find_lr(self, low: float = 1e-7, high: float = 10.0, steps: int = 100) -> LrCurve:
         """Try learning rates from ``low`` to ``high``, one a step, and suggest some; leaves everything as it was.
@@ -57,7 +56,7 @@ class RateFinding:
         except Exception as error:
             self._tell(command, False, str(error) or type(error).__name__)
             raise
-        self._lr_curve = curve
+        self._journal.record_lr_curve(curve)
         self._tell(command, True, curve.sentence)
         return curve
 

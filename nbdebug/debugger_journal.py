@@ -22,9 +22,11 @@ from nbdebug.journal.schema import locate
 from nbdebug.records.commands import Clip, Command, Outcome
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.errors import ClosedError
+from nbdebug.records.finder import LrCurve
 from nbdebug.records.findings import Finding
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Mark, Run, RunKind
+from nbdebug.records.search import SearchResult
 from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.status import KnobStates, Status
 from nbdebug.records.view import Focus, View
@@ -145,6 +147,16 @@ class Journal:
         """The comparisons made, oldest first."""
         return self._fresh().comparisons
 
+    @property
+    def searches(self) -> tuple[SearchResult, ...]:
+        """The searches made, oldest first."""
+        return self._fresh().searches
+
+    @property
+    def lr_curves(self) -> tuple[LrCurve, ...]:
+        """The range tests of learning rates made, oldest first."""
+        return self._fresh().lr_curves
+
     def interventions(self, run: str) -> tuple[Intervention, ...]:
         """What changed the course of a run, oldest first; its own, not its parents'."""
         memory = self._fresh()
@@ -217,6 +229,8 @@ class Journal:
                 snapshots=memory.snapshots,
                 comparison=next(reversed(memory.comparisons), None),
                 stored=True,
+                lr_curve=next(reversed(memory.lr_curves), None),
+                search=next(reversed(memory.searches), None),
             )
 
     def _refuse(self, command: Command) -> None:

@@ -68,7 +68,7 @@ def _hyper_parameters(trainer: Trainer, knobs: Knobs) -> dict[str, Any]:
             for name, scheduler in trainer.schedulers.items()
         },
         "scheduler_interval": trainer.scheduler_interval if trainer.schedulers else "",
-        "loss": _called(trainer.loss_fn),
+        "loss": _loss(trainer),
         "metrics": list(trainer.metrics),
         "step": _called(trainer.step) if trainer.step else "",
         "knobs": str(knobs.all_asked()),
@@ -153,6 +153,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         return value.item()
     return f"{value!r:.200}"
+
+
+def _loss(trainer: Trainer) -> Any:
+    parts = trainer.loss_parts
+    return _called(trainer.loss_fn) if parts is None else {name: _called(part) for name, part in parts.parts.items()}
 
 
 def _called(function: Any) -> str:

@@ -96,7 +96,7 @@ class Owning:
         if series is None:
             self._session.early.watch(None)
             return
-        names = ["val_loss", *(f"val_{name}" for name in trainer.metrics)]
+        names = ["val_loss", *(f"val_{name}" for name in trainer.measures)]
         mistakes = [] if series in names else [f"series={series!r}: there are {', '.join(names)}"]
         if trainer.val_loader is None:
             mistakes.append("there is no validation to judge by: give Trainer a val_loader")

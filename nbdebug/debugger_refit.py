@@ -13,16 +13,18 @@ from nbdebug.records.commands import (
     Outcome,
     SetAverage,
     SetSchedule,
+    SplitDecay,
     SwapActivations,
     SwapOptimizer,
 )
 from nbdebug.records.errors import CommandError, ConfigurationError, collect
 from nbdebug.records.schedules import Schedule
 from nbdebug.training.arguments import layer_mistakes
+from nbdebug.training.decay_refit import decay_mistakes
 from nbdebug.training.modules import named_modules
 from nbdebug.training.optimizers import conversion_mistakes
 from nbdebug.training.session import Session
-from nbdebug.training.surgery import Activation
+from nbdebug.training.surgery import Activation, option_mistakes
 
 Layers = str | Sequence[str] | None
 
@@ -66,8 +68,26 @@ class Refitting:
         schedule = kind if isinstance(kind, Schedule) or kind is None else Schedule.of(kind, **options)
         return self._ask(SetSchedule(schedule))
 
-    def swap_activation(self, kind: str, layers: Layers = None) -> Outcome:
+    def split_decay(self, name: str = "") -> Outcome:
+        """Leave norm layers and biases out of the weight decay, as is usual for AdamW and for transformers.
+
+        They go into parameter groups of their own, called after the ones they were in: ``"0, no decay"``. What is then
+        set for all groups leaves their decay at 0; it can be set by their names. Of several optimizers, ``name`` says
+        which; all without.
+
+        Raises:
+            ConfigurationError: lists why it would mean nothing: no such optimizer, one that has no weight decay or is
+                split already, no bias and no norm layer; nothing is changed then.
+        """
+        mistakes = decay_mistakes(self._session.model, self._session.trainer, name)
+        if mistakes:
+            raise collect(mistakes)
+        return self._ask(SplitDecay(name))
+
+    def swap_activation(self, kind: str, layers: Layers = None, **options: Any) -> Outcome:
         """Another activation in these layers, or in all: relu, leaky_relu, prelu, elu, gelu, silu, tanh and so on.
+
+        ``options`` are the new kind's by their names in torch, such as ``negative_slope``.
 
         What can't be swapped (a function called in ``forward``, a scripted part) is left, and the outcome says why.
 
@@ -77,7 +97,10 @@ class Refitting:
         """
         if kind not in list(Activation):
             raise ConfigurationError(f"activation={kind!r}: there are {', '.join(map(str, Activation))}")
-        return self._ask(SwapActivations(kind, self._layers(layers)))
+        mistakes = option_mistakes(Activation(kind), options)
+        if mistakes:
+            raise collect(mistakes)
+        return self._ask(SwapActivations(kind, self._layers(layers), dict(options)))
 
     def freeze(self, layers: Layers = None, *, hold_statistics: bool = False) -> Outcome:
         """Stop layers, and all in them, from learning; ``hold_statistics`` keeps batch norms' statistics as they are.

@@ -1,39 +1,29 @@
 """A small search over knobs: each setting a branch from one snapshot, under the same random numbers and batches.
 
-Hopeless ones are ended early: after each part, what is worse than the median of those that came as far. Any thread but
-the training thread; the session is held meanwhile, and the model is afterwards where it was.
+By method, and for the dashboard's button. Any thread but the training thread; the session is held meanwhile, and the
+model is afterwards where it was. Settings come from :mod:`nbdebug.debugger_search_space`.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from nbdebug.debugger_compare import TRAIN_LOSS, curves
-from nbdebug.debugger_excursion import ask, excursion
+from nbdebug.dashboard.runs import lower_is_better as is_named_so
+from nbdebug.debugger_compare import TRAIN_LOSS
+from nbdebug.debugger_search_optuna import Optuna, missing
+from nbdebug.debugger_search_run import Conduct, Tour
+from nbdebug.debugger_search_space import Engine, Listed, mistakes_in, refuse_unsearchable, settings, whole
 from nbdebug.journal.journal import Journal
-from nbdebug.records.commands import Changes, Rerun, Start
-from nbdebug.records.errors import CommandError, ConfigurationError, collect
-from nbdebug.records.search import Search, Trial
+from nbdebug.records.commands import Outcome, Search
+from nbdebug.records.errors import ConfigurationError, collect
+from nbdebug.records.search import ACTIVITY, SearchEngine, SearchOptions, SearchResult
 from nbdebug.records.signals import Series, Signal, Split
-from nbdebug.records.status import State
-from nbdebug.training import knobs
 from nbdebug.training.arguments import extent_mistakes
-from nbdebug.training.mailbox import Reservation
 from nbdebug.training.session import Session
-
-PARTS = 5  # that a trial of so many steps is judged in
-FEWEST = 3  # trials that must have come as far before one is ended
-MOST = 500
-WIDE = 100.0  # times: a wider range is drawn from on a log scale
-WORSE = "worse than the median"
-NOT_FINITE = "not finite"
-NOT_VALIDATED = "no validation so soon"
 
 
 @dataclass(frozen=True)
@@ -46,7 +36,7 @@ class SearchCost:
 
     def __str__(self) -> str:
         about = f"about {self.seconds:.0f} s" if self.seconds >= 1 else "under 1 s"
-        return f"searching: {self.trials} trials of {self.steps:,} steps, at most {about}"
+        return f"{ACTIVITY}: {self.trials} trials of {self.steps:,} steps, at most {about}"
 
 
 class Searching:
@@ -55,6 +45,11 @@ class Searching:
     _session: Session
     _journal: Journal
     _not_from_within: Callable[[str], None]
+
+    @property
+    def searches(self) -> tuple[SearchResult, ...]:
+        """The searches made, oldest first; of one under way, what it found so far."""
+        return self._journal.searches
 
     def search(
         self,
@@ -65,9 +60,10 @@ class Searching:
         trials: int | None = None,
         seed: int = 0,
         measure: str = "",
-        lower_is_better: bool = True,
+        lower_is_better: bool | None = None,
         prune: bool = True,
-    ) -> Search:
+        engine: str = "random",
+    ) -> SearchResult:
         """Try settings from where the model is, each on a branch with the same batches and random numbers.
 
         Args:
@@ -79,24 +75,20 @@ class Searching:
             seed: by which they are drawn.
             measure: what is judged by: ``"val_loss"``, ``"val_"`` and a metric's name, or ``"loss"``, the mean training
                 loss of the last part; by default the validation's where it is by ``epochs`` and there is one.
-            lower_is_better: whether the best is the lowest.
+            lower_is_better: whether the best is the lowest; by default so for losses, and metrics named as errors are.
             prune: end a trial early that is worse than the median of those before it at the same place.
+            engine: ``"random"``, or ``"optuna"``: after ten draws at random each setting is chosen by what came of
+                those before (TPE, seeded), which pays off for 20 trials and more. Needs the package optuna.
 
         The branches stay on record: ``checkout(found.best.run)`` goes on with the best. ``pause()``, ``stop()`` and an
-        interrupt call it off.
+        interrupt call it off; what it found until then stays in :attr:`searches`.
 
         Raises:
-            ConfigurationError: lists all that can't work.
+            ConfigurationError: lists all that can't work; nothing is done then.
             CommandError: it was called off, or somebody else holds the session.
         """
-        self._not_from_within("search")
-        settings = self._settings(space, epochs, steps, trials, seed)
-        series, name = self._measure_of(measure or ("loss" if steps is not None else ""))
-        cost = self._cost(len(settings), epochs, steps)
-        print(cost)
-        run = _Run(self._session, self._journal, settings, epochs, steps, series, lower_is_better, prune)
-        found = run.all(cost)
-        return Search(name, lower_is_better, tuple(sorted(found, key=lambda trial: _rank(trial, lower_is_better))))
+        asked = Search(space, epochs, steps, trials, seed, measure, lower_is_better, prune, engine)
+        return self._search(asked, print)
 
     def search_cost(
         self,
@@ -107,162 +99,95 @@ class Searching:
         trials: int | None = None,
     ) -> SearchCost:
         """What :meth:`search` would take."""
-        return self._cost(len(self._settings(space, epochs, steps, trials, 0)), epochs, steps)
+        refuse_nonsense(Search(space, epochs, steps, trials))
+        return self._cost(len(settings(self._session, space, trials, 0)), epochs, steps)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _search(self, asked: Search, say: Callable[[Any], None]) -> SearchResult:
+        self._not_from_within("search")
+        refuse_nonsense(asked)
+        series, measure = self._measure_of(asked.measure or ("loss" if asked.steps is not None else ""))
+        lower = asked.lower_is_better if asked.lower_is_better is not None else _is_lower_better(measure)
+        engine, count = self._engine(asked, lower)
+        cost = self._cost(count, asked.epochs, asked.steps)
+        say(cost)
+        kind, number = SearchEngine(asked.engine), 1 + max((each.number for each in self._journal.searches), default=0)
+        planned = SearchResult(
+            *(measure, lower, ()), dict(asked.space), kind, planned=count, steps=cost.steps, number=number
+        )
+        conduct = Conduct(asked.epochs, asked.steps, series, asked.prune)
+        return Tour(self._session, self._journal, engine, conduct, planned).go(str(cost))
+
+    def _engine(self, asked: Search, lower: bool) -> tuple[Engine, int]:
+        """What chooses the settings, and how many there will be."""
+        session, space = self._session, asked.space
+        if asked.engine == SearchEngine.OPTUNA and asked.trials is not None:
+            refuse_unsearchable(session, space, asked.seed)
+            return Optuna(space, whole(session, space), asked.trials, asked.seed, lower=lower), asked.trials
+        chosen = settings(session, space, asked.trials, asked.seed)
+        return Listed(iter(chosen), lower), len(chosen)
 
     def _cost(self, count: int, epochs: int | None, steps: int | None) -> SearchCost:
         session = self._session
         each = steps if steps is not None else (epochs or 0) * (session.loop.cursor.batches or 0)
         return SearchCost(count, each, count * (each * session.seconds_per_step + session.restore_s))
 
-    def _measure_of(self, measure: str) -> tuple[Series, str]:
+    def _measures(self) -> dict[str, Series]:
+        """By name, the default one first."""
         trainer = self._session.trainer
-        known = {"loss": TRAIN_LOSS}
-        if trainer.val_loader is not None:
-            validated = {f"val_{name}": Series(Signal.METRIC, name, Split.VAL) for name in trainer.metrics}
-            known = {"val_loss": Series(Signal.LOSS, split=Split.VAL), **validated, **known}
+        if trainer.val_loader is None:
+            return {"loss": TRAIN_LOSS}
+        validated = {f"val_{name}": Series(Signal.METRIC, name, Split.VAL) for name in trainer.metrics}
+        return {"val_loss": Series(Signal.LOSS, split=Split.VAL), **validated, "loss": TRAIN_LOSS}
+
+    def _measure_of(self, measure: str) -> tuple[Series, str]:
+        known = self._measures()
         name = measure or next(iter(known))
         if name not in known:
             raise ConfigurationError(f"measure={measure!r}: there are {', '.join(known)}")
         return known[name], name
 
-    def _settings(
-        self, space: Mapping[str, Sequence[Any]], epochs: Any, steps: Any, trials: int | None, seed: int
-    ) -> list[Changes]:
-        mistakes = extent_mistakes(epochs, steps, needed=True)
-        if not isinstance(space, Mapping) or not space:
-            raise collect([*mistakes, "space names no knob: give {'lr': [1e-3, 1e-2], 'weight_decay': [0, 0.1]}"])
-        ranges = [name for name, values in space.items() if isinstance(values, tuple)]
-        for name, values in space.items():
-            numbers = isinstance(values, tuple) and len(values) == 2 and values[0] < values[1]
-            if not (numbers or (isinstance(values, list) and values)):
-                mistakes.append(f"{name}={values!r:.60}: give a list of values, or a pair (low, high)")
-        if ranges and trials is None and not mistakes:
-            mistakes.append(f"{ranges[0]} is a range: say how many settings to draw, trials=20")
-        if mistakes:
-            raise collect(mistakes)
-        chosen = list(_drawn(space, trials, seed) if trials is not None else _grid(space))
-        if len(chosen) > MOST:
-            raise ConfigurationError(f"{len(chosen):,} settings are too many, {MOST} are the most: give trials=...")
-        parsed = [knobs.parse(setting, tuple(self._session.knobs.own)) for setting in chosen]
-        wrong = [line for changes, lines in parsed for line in (*lines, *self._session.knobs.mistakes(changes))]
-        if wrong:
-            raise collect(list(dict.fromkeys(wrong)))
-        return [changes for changes, _ in parsed]
+    def _search_options(self) -> SearchOptions:
+        """For the dashboard."""
+        measures = tuple((name, _is_lower_better(name)) for name in self._measures())
+        why = missing()
+        return SearchOptions(measures, ((SearchEngine.OPTUNA, why),) if why else (), self._session.restore_s)
+
+    def _search_aside(self, command: Search) -> None:
+        """A search asked for on the dashboard: on a thread of its own, since it gives many commands and waits."""
+
+        def search() -> None:
+            with suppress(Exception):  # the user's code may raise anything; it is told as the outcome
+                self._search_and_tell(command)
+
+        threading.Thread(target=search, name="nbdebug search", daemon=True).start()
+
+    def _search_and_tell(self, command: Search) -> None:
+        text, ok, made = "", False, ""
+        try:
+            found = self._search(command, lambda _: None)
+            text, ok, made = found.sentence, True, found.best.run
+        except Exception as error:
+            text = str(error) or type(error).__name__
+            raise
+        finally:
+            session = self._session
+            told = Outcome(command, session.timeline.current, session.loop.step, ok, text, made)
+            self._journal.record_outcome(told)
 
 
-class _Run:
-    """One search under way."""
-
-    def __init__(
-        self,
-        session: Session,
-        journal: Journal,
-        settings: list[Changes],
-        epochs: int | None,
-        steps: int | None,
-        series: Series,
-        lower: bool,
-        prune: bool,
-    ) -> None:
-        self._session = session
-        self._journal = journal
-        self._settings = settings
-        self._series = series
-        self._sign = 1.0 if lower else -1.0
-        self._prune = prune
-        self._by_epochs = steps is None
-        total = epochs if steps is None else steps
-        assert total is not None
-        parts = total if self._by_epochs else min(PARTS, total)
-        ends = [round(total * (k + 1) / parts) for k in range(parts)]
-        self._parts = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
-        self._scores: list[list[float]] = [[] for _ in self._parts]
-
-    def all(self, cost: SearchCost) -> list[Trial]:
-        """Every trial, and then back."""
-        session, found = self._session, list[Trial]()
-        with session.reserved(str(cost), quiet=True) as hold, excursion(session, hold, "(before a search)") as home:
-            for index, changes in enumerate(self._settings):
-                hold.activity = f"searching: trial {index + 1} of {len(self._settings)}, {changes}"
-                found.append(self._trial(changes, home, hold))
-        return found
-
-    def _trial(self, changes: Changes, home: str, hold: Reservation) -> Trial:
-        session, score, run, ended = self._session, math.nan, "", ""
-        for part, length in enumerate(self._parts):
-            epochs, steps = (length, None) if self._by_epochs else (None, length)
-            if part == 0:
-                run = ask(session, Rerun(home, epochs, steps, changes), hold).made
-                begin = session.timeline.runs[run].step
-            else:
-                ask(session, Start(epochs, steps), hold)
-            self._wait(hold)
-            here = session.loop.step
-            found = self._score(run, begin, here)
-            if found is None:  # no validation so far
-                ended = NOT_VALIDATED if part == len(self._parts) - 1 else ""
-                continue
-            score = found
-            if not math.isfinite(score):
-                score, ended = math.nan, NOT_FINITE
-                break
-            others, self._scores[part] = list(self._scores[part]), [*self._scores[part], score]
-            last = part == len(self._parts) - 1
-            if self._prune and not last and len(others) >= FEWEST and self._is_hopeless(score, others):
-                ended = WORSE
-                break
-        return Trial(changes, run, score, session.loop.step - begin, ended)
-
-    def _is_hopeless(self, score: float, others: list[float]) -> bool:
-        return self._sign * score > self._sign * float(np.median(others))
-
-    def _wait(self, hold: Reservation) -> None:
-        session = self._session
-        session.wait(lambda state: state not in (State.RUNNING, State.REWINDING))
-        if hold.cancelled:
-            raise CommandError("the search was called off; the model is where it was")
-        if session.failure is not None and session.state is State.FAILED:
-            raise session.failure.exception
-
-    def _score(self, run: str, begin: int, here: int) -> float | None:
-        """The measure at the end of a part, if it was taken; of training losses the mean over it."""
-        points = curves(self._journal, run, begin, here).get(self._series)
-        if points is None or not len(points.values):
-            return None
-        if self._series != TRAIN_LOSS:
-            return float(points.values[-1])
-        begun = here - max(1, (here - begin) // len(self._parts))
-        return float(points.values[points.steps > begun].mean())
+def refuse_nonsense(asked: Search) -> None:
+    """Raise a ConfigurationError with all that is wrong before any knob is looked at."""
+    mistakes = extent_mistakes(asked.epochs, asked.steps, needed=True)
+    if asked.engine not in list(SearchEngine):
+        mistakes.append(f"engine={asked.engine!r}: give 'random' or 'optuna'")
+    if asked.engine == SearchEngine.OPTUNA and (why := missing()):
+        mistakes.append(why)
+    mistakes += mistakes_in(asked.space, asked.trials, asked.seed, asked.engine)
+    if mistakes:
+        raise collect(mistakes)
 
 
-def _grid(space: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    for values in itertools.product(*space.values()):
-        yield dict(zip(space, values, strict=True))
-
-
-def _drawn(space: Mapping[str, Sequence[Any]], trials: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Settings drawn at random, none twice where there are enough of them; the global generators are left alone."""
-    random = np.random.default_rng(seed)
-    seen: set[str] = set()
-    for _ in range(50 * trials):
-        setting = {name: _draw(values, random) for name, values in space.items()}
-        if repr(setting) not in seen:
-            seen.add(repr(setting))
-            yield setting
-        if len(seen) == trials:
-            return
-
-
-def _draw(values: Sequence[Any], random: np.random.Generator) -> Any:
-    if isinstance(values, list):
-        return values[int(random.integers(len(values)))]
-    low, high = float(values[0]), float(values[1])
-    if low > 0 and high / low >= WIDE:
-        return float(np.exp(random.uniform(np.log(low), np.log(high))))
-    return float(random.uniform(low, high))
-
-
-def _rank(trial: Trial, lower: bool) -> tuple[bool, bool, float]:
-    """Those that went to their end first, then those that were ended."""
-    bad = math.isnan(trial.score)
-    return bad, bool(trial.ended), 0.0 if bad else trial.score if lower else -trial.score
+def _is_lower_better(measure: str) -> bool:
+    return measure in ("loss", "val_loss") or is_named_so(measure.removeprefix("val_"))

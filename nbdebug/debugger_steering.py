@@ -12,10 +12,9 @@ import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from nbdebug import debugger_compare, debugger_export
+from nbdebug import debugger_compare
 from nbdebug.dashboard.routing import blocking_note
 from nbdebug.journal.history import History
 from nbdebug.journal.journal import Journal
@@ -24,9 +23,7 @@ from nbdebug.records.commands import (
     Changes,
     Checkout,
     Command,
-    DeleteRun,
     DropSnapshot,
-    EditRun,
     InitScheme,
     Outcome,
     Pause,
@@ -43,14 +40,10 @@ from nbdebug.records.commands import (
     Undo,
     Watch,
 )
-from nbdebug.records.comparison import Comparison
-from nbdebug.records.errors import CommandError, ConfigurationError, collect
-from nbdebug.records.forecast import Forecast
+from nbdebug.records.errors import CommandError, collect
 from nbdebug.records.runs import Run, RunKind
-from nbdebug.records.signals import Signal
 from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.status import State
-from nbdebug.tools.forecast import forecast
 from nbdebug.training import knobs, model_file
 from nbdebug.training.arguments import (
     budget_mistakes,
@@ -184,10 +177,14 @@ class Steering:
         """Change knobs from the next step on; returns when done.
 
         Options: ``lr`` (all parameter groups in proportion, or a mapping of group to value; under a schedule a factor
-        on it), ``clip_norm`` or ``clip_value`` (of each optimizer's own gradients; ``None`` turns clipping off),
-        ``dropout`` (all layers, or a mapping of layer to probability), and those of the optimizer by their names in
-        torch: ``weight_decay``, ``momentum``, ``nesterov``, ``betas`` (or ``beta1``, ``beta2``), ``eps`` and so on (all
-        groups, or a mapping of group to value), and your own by their names. :meth:`undo` takes a change back.
+        on it), ``clip_norm`` or ``clip_value`` (of each optimizer's own gradients; ``None`` turns clipping off; a
+        mapping clips layer by layer before that, by name all in a layer together, by pattern each by itself),
+        ``gradient_noise`` (a standard deviation, added after clipping), ``accumulate`` (batches for each update),
+        ``dropout`` (all layers, or a mapping of layer to probability), ``batch_size`` (of the training loader),
+        ``label_smoothing`` (of a cross entropy), ``loss_weights`` (a mapping of the loss's parts), and those of the
+        optimizer by their names in torch: ``weight_decay``, ``momentum``, ``nesterov``, ``betas`` (or ``beta1``,
+        ``beta2``), ``eps`` and so on (all groups, or a mapping of group to value), and your own by their names.
+        :meth:`undo` takes a change back.
 
         Raises:
             ConfigurationError: lists every unknown name and value out of range; nothing is changed then.
@@ -197,30 +194,14 @@ class Steering:
         )
         return self._ask(SetKnobs(changes))
 
-    def forecast(self, **options: Any) -> Forecast:
-        """What the next step would be under these knobs (those of :meth:`set`), before they are set: prints well.
-
-        By layer the update : weight ratio, now and then; the loss; how many of the latest steps a clipping threshold
-        would have clipped. Two steps on the side, on the batch that the next step then really uses; all is as it was
-        afterwards, bit for bit. Training must stand still.
-
-        Raises:
-            ConfigurationError: lists every unknown name and value out of range.
-            CommandError: training runs, or the epoch has no batch left.
-        """
-        changes = self._parsed(options)
-        if not self._session.at_rest:
-            raise CommandError("training is running: pause it to foretell the next step")
-        norm = str(Signal.GRADIENT_NORM)
-        norms = self.history[norm][1].tolist() if norm in list(self.history) else []
-        made: Forecast = self._session.call("a forecast", lambda: forecast(self._session, changes, norms))
-        return made
-
     def undo(self) -> Outcome:
-        """Take the latest change of knobs back, from the next step on; called again, the one before it.
+        """Take the latest change of knobs or parts back, from the next step on; called again, the one before it.
+
+        Not back in time: weights and step stay. The change is reversed by one of its own: the optimizer is swapped back
+        with what was learnt meanwhile, frozen layers learn, the former schedule goes on, inserted norms come out.
 
         Raises:
-            CommandError: no knob was changed on the way to where the model is.
+            CommandError: nothing was changed on the way to where the model is, or there is no way back from here.
         """
         return self._ask(Undo())
 
@@ -315,7 +296,7 @@ class Steering:
             CommandError: there is none of that name, or it is of another architecture (the text lists the tensors).
             FileFormatError: the file is no snapshot, or damaged.
         """
-        _refuse_types(what=(what, str | Run | SnapshotInfo | os.PathLike))
+        refuse_types(what=(what, str | Run | SnapshotInfo | os.PathLike))
         if isinstance(what, SnapshotInfo):
             return self._ask(Checkout(snapshot=what.name))
         if isinstance(what, Run):
@@ -332,77 +313,13 @@ class Steering:
             CommandError: no room, or something in it can't be stored (the text says what).
         """
         self._not_from_within("snapshot")
-        _refuse_types(name=(name, str))
+        refuse_types(name=(name, str))
         made = self._ask(TakeSnapshot(name, os.fspath(path) if path is not None else "")).made
         return next(info for info in self.snapshots if info.name == made)
 
     def drop_snapshot(self, name: str | SnapshotInfo) -> Outcome:
         """Let a snapshot go."""
         return self._ask(DropSnapshot(name.name if isinstance(name, SnapshotInfo) else name))
-
-    # -- comparing and keeping ----------------------------------------------------------------------------------
-
-    def compare(
-        self,
-        one: str | Run,
-        other: str | Run | None = None,
-        *,
-        seeds: int = 6,
-        lower_is_better: Collection[str] = (),
-    ) -> Comparison:
-        """Whether a run did better than another, by more than luck: ``compare(branch)`` or ``compare(parent, branch)``.
-
-        Both are rerun under so many other ``seeds`` from where they parted, with the same seeds and batches on both
-        sides; :meth:`compare_cost` says beforehand what that takes. Then the model is where it was. An interrupt, or
-        ``stop()``, calls it off. Metrics count as better higher unless their name says error, loss or the like, or
-        ``lower_is_better`` names them.
-        """
-        self._not_from_within("compare")
-        plan = self.compare_cost(one, other, seeds=seeds)
-        print(plan)
-        return self._comparer.compare(plan, lower_is_better=lower_is_better)
-
-    def compare_cost(self, one: str | Run, other: str | Run | None = None, *, seeds: int = 6) -> debugger_compare.Plan:
-        """What :meth:`compare` would do: number of reruns, steps of each, seconds in all."""
-        if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 0:
-            raise ConfigurationError(f"seeds={seeds!r}: give how many other seeds to rerun both sides under, such as 6")
-        _refuse_types(one=(one, str | Run), other=(other, str | Run | None))
-        names = [run.name if isinstance(run, Run) else run for run in (one, other) if run is not None]
-        timeline = self._session.timeline
-        known = [timeline.named(name) for name in names]
-        parent, run = debugger_compare.sides(timeline.runs, known[0], known[1] if len(known) > 1 else None)
-        return self._comparer.plan(parent, run, seeds)
-
-    def edit_run(
-        self, run: str | Run, *, title: str | None = None, note: str | None = None, pinned: bool | None = None
-    ) -> Outcome:
-        """Give a run a title, a note or a pin (a pinned run can't be deleted)."""
-        _refuse_types(title=(title, str | None), note=(note, str | None), pinned=(pinned, bool | None))
-        return self._ask(EditRun(run.name if isinstance(run, Run) else run, title, note, pinned))
-
-    def delete_run(self, run: str | Run) -> Outcome:
-        """Forget a run that no other came from and the model does not hold."""
-        return self._ask(DeleteRun(run.name if isinstance(run, Run) else run))
-
-    def save_model(self, path: str | os.PathLike[str]) -> Path:
-        """Write the model's weights to a file: ``.safetensors``, or a ``state_dict`` for ``torch.load`` otherwise."""
-        with self.paused():
-            return model_file.save(self._model, Path(path))
-
-    def export_script(self, path: str | os.PathLike[str], run: str | Run | None = None) -> Path:
-        """Write a plain Python script that trains a run again without nbdebug, bit for bit, with all its changes.
-
-        Beside it goes a file with the initial weights and random states. ``run`` is the one in the model by default.
-
-        Raises:
-            CommandError: something that was done can't be done by a script, such as an edit by hand.
-        """
-        with self.paused():
-            return debugger_export.script(self._session, Path(path), _name_of(run))
-
-    def export_json(self, run: str | Run | None = None) -> str:
-        """The interventions of a run as JSON, from the first step on."""
-        return debugger_export.interventions_json(self._session, _name_of(run))
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -475,11 +392,7 @@ class Steering:
             raise self.failure.exception
 
 
-def _name_of(run: str | Run | None) -> str | None:
-    return run.name if isinstance(run, Run) else run
-
-
-def _refuse_types(**given: tuple[Any, Any]) -> None:
+def refuse_types(**given: tuple[Any, Any]) -> None:
     """Refuse arguments, each given with its types, that are of another."""
     refuse(
         [

@@ -57,7 +57,7 @@ def reader_of_conditions(model: Model, trainer: Trainer) -> Callable[[str], Cond
 
     def understand(text: str) -> Condition:
         layers = [name or type(module).__name__ for name, module in named_modules(model).items()]
-        return compile_condition(text, readable_names(tuple(trainer.metrics)), layers, LAYER_SIGNALS)
+        return compile_condition(text, readable_names(trainer.measures), layers, LAYER_SIGNALS)
 
     return understand
 

@@ -18,7 +18,7 @@ from nbdebug.dashboard.figures.panel import Floats, Json
 from nbdebug.records.stops import BatchView, Halt
 
 BATCH_TAB: Final = "batch"
-EMPTY: Final = "Stop at a breakpoint, or pause, to see the batch that the step works on."
+EMPTY: Final = "Stop at a breakpoint, or check everything, to see a batch as the model sees it."
 UNKNOWN: Final = "This batch can't be shown."
 WAITING: Final = "The batch is on its way …"
 LARGEST_SIDE = 128
@@ -28,12 +28,15 @@ MOST_IDS = 256
 LONGEST_TARGET = 200
 
 
-def state(stop: Halt | None) -> Json:
-    """What the tab shows: either ``hint``, or the batch with its samples in the order given."""
-    if stop is None or stop.batch is None:
+def state(stop: Halt | None, seen: BatchView | None = None) -> Json:
+    """What the tab shows: either ``hint``, or the batch with its samples in the order given.
+
+    ``seen`` is the one that the latest checks looked at, for where no step is stopped.
+    """
+    batch = stop.batch if stop is not None else seen
+    if batch is None:
         return {"hint": EMPTY if stop is None else UNKNOWN}
-    batch = stop.batch
-    lit = set(stop.origin.samples) if stop.origin is not None else set()
+    lit = set(stop.origin.samples) if stop is not None and stop.origin is not None else set()
     shown = batch.samples[:MOST_SAMPLES]
     return {
         "hint": "",

@@ -9,18 +9,26 @@ class Findings {
     this.known = new Map();
   }
 
-  update({ summary, cards }) {
+  update({ summary, first, cards }) {
     setText(this.summary, summary);
     const nodes = new Map(cards.map((card) => [JSON.stringify(card), card]));
     const known = new Map([...nodes].map(([key, card]) => [key, this.known.get(key) ?? this.card(card)]));
     this.known = known;
-    this.cards.replaceChildren(...(known.size ? known.values() : [h("p", { class: "nbd-calm" }, "Nothing to report.")]));
+    const all = [...known.values()], rest = all.slice(first);
+    const wasOpen = this.cards.querySelector(".nbd-more-cards")?.open;
+    const folded = rest.length ? [h("details", { class: "nbd-more-cards", ...(wasOpen ? { open: "" } : {}) }, h("summary", {}, `${rest.length} more`), ...rest)] : [];
+    this.cards.replaceChildren(...(all.length ? [...all.slice(0, first), ...folded] : [h("p", { class: "nbd-calm" }, "Nothing to report.")]));
   }
 
-  card({ severity, title, why, detail, where, origin }) {
+  card({ severity, title, why, detail, where, origin, layers, evidence, pictures, remedies, code, source, sure, folded }) {
+    const more = evidence.length || pictures.length || source;
     return h("article", { class: `nbd-card nbd-${severity}` },
       h("div", { class: "nbd-card-head" }, h("b", {}, title), h("span", { class: "nbd-severity" }, severity)),
-      h("p", {}, why), h("p", { class: "nbd-where" }, where), origin ? originNode(origin) : null,
+      h("p", {}, why), h("p", { class: "nbd-where" }, [where, layers, sure].filter(Boolean).join(" · ")), origin ? originNode(origin) : null,
+      code ? codeNode({ ...code, label: "", function: "" }) : null,
+      remedies.length ? remediesNode(remedies) : null,
+      folded.length ? h("p", { class: "nbd-folded" }, `Explains: ${folded.join(", ")}`) : null,
+      more ? h("details", {}, h("summary", {}, "Evidence"), ...pictures.map(pictureNode), evidence.length ? evidenceNode(evidence) : null, source ? h("p", { class: "nbd-folded" }, source) : null) : null,
       detail ? h("details", {}, h("summary", {}, "Detail"), h("pre", { tabindex: "0" }, detail)) : null);
   }
 }
@@ -41,6 +49,8 @@ class Board {
     this.breakpoints = new Breakpoints(command);
     this.batch = new Batch();
     this.finder = new Finder(command);
+    this.search = new Search(command);
+    this.checks = new Checks(command);
     this.change = new Change(command);
     this.findings = new Findings();
     this.runs = new Runs(command, (run, drawn) => { if (!this.closed) this.send("overlay", { run, drawn }); });
@@ -61,6 +71,7 @@ class Board {
       story: new Chart("story", this.kinds[1].node),
       verdict: new Chart("verdict"),
       lr_curve: this.finder.chart,
+      search: this.search.chart,
     };
     const add = (condition) => this.breakpoints.add(condition);
     this.aims = [new LossAim(this.charts.loss, "Break at a loss", add), new LayersAim(this.charts.over_time, "Break at a value of layers", add)];
@@ -70,11 +81,13 @@ class Board {
     this.layered = ["gradient_flow", "distributions", "over_time"].map((name) => this.charts[name]);
     this.sinks = { ...this.charts, layers: this.table };
     this.verdict = new Verdict(this.charts.verdict);
-    this.tabs = new Tabs("Layers, runs, batch, learning rate and changes", [
+    this.tabs = new Tabs("Layers, runs, batch, learning rate, search and changes", [
       { name: "layers", title: "Layers", panel: h("div", { class: "nbd-layers-tab" }, this.table.node, this.charts.story.node) },
       { name: "runs", title: "Runs", panel: h("div", { class: "nbd-runs-tab" }, this.runs.node, this.verdict.node) },
       { name: "batch", title: "Batch", panel: this.batch.node },
+      { name: "checks", title: "Checks", panel: this.checks.node },
       { name: "finder", title: "LR finder", panel: this.finder.node },
+      { name: "search", title: "Search", panel: this.search.node },
       { name: "change", title: "Change", panel: this.change.node },
     ], (tab) => this.openTab(tab));
     this.root = h("div", { class: "nbd", onkeydown: (event) => this.key(event) }, this.grid = h("div", { class: "nbd-grid" }, this.bar.node, h("div", { class: "nbd-left" }, this.controls.node, this.breakpoints.node),
@@ -216,7 +229,9 @@ class Board {
     if (changed.has("outcome")) this.controls.report(this.parts.get("outcome"));
     if (changed.has("breakpoints")) this.breakpoints.update(this.parts.get("breakpoints"));
     if (changed.has("batch")) this.batch.update(this.parts.get("batch"));
+    if (changed.has("checks")) this.checks.update(this.parts.get("checks"));
     if (changed.has("finder")) this.finder.update(this.parts.get("finder"));
+    if (changed.has("searching")) this.search.update(this.parts.get("searching"));
     if (changed.has("change")) this.change.update(this.parts.get("change"));
     if (changed.has("own")) this.change.own.show(this.parts.get("own"));
     if (changed.has("findings")) this.findings.update(this.parts.get("findings"));
@@ -253,11 +268,12 @@ class Board {
 
   // What is hidden is not drawn.
   switchCharts() {
-    const { story, verdict, lr_curve: curve } = this.charts;
+    const { story, verdict, lr_curve: curve, search } = this.charts;
     story.off = this.tabs.name !== "layers";
     verdict.off = this.tabs.name !== "runs" || this.verdict.node.hidden;
     curve.off = this.tabs.name !== "finder";
-    for (const chart of [story, verdict, curve]) if (!chart.off) chart.dirty = true;
+    search.off = this.tabs.name !== "search";
+    for (const chart of [story, verdict, curve, search]) if (!chart.off) chart.dirty = true;
   }
 
   key(event) {
@@ -291,6 +307,8 @@ class Board {
     this.controls.close(this.closed);
     this.breakpoints.close(this.closed);
     this.finder.close(this.closed);
+    this.checks.close(this.closed);
+    this.search.close(this.closed);
     this.change.close(this.closed);
     for (const aim of this.aims) aim.close(this.closed);
     this.place.update(this.closed);
@@ -304,6 +322,8 @@ class Board {
     this.controls.close("");
     this.breakpoints.close("");
     this.finder.close("");
+    this.checks.close("");
+    this.search.close("");
     this.change.close("");
     for (const aim of this.aims) aim.close("");
     for (const pick of [...this.kinds, this.quantities]) pick.close(false);

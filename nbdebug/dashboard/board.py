@@ -34,16 +34,19 @@ _SCRIPTS = (  # one module together
     "board_stops.js",
     "board_origin.js",
     "board_batch.js",
+    "board_checks.js",
     "board_finder.js",
     "board_fields.js",
     "board_options.js",
     "board_schedule.js",
+    "board_search.js",
     "board_surgery.js",
+    "board_more.js",
     "board_own.js",
     "board_change.js",
     "board.js",
 )
-_STYLES = ("board.css", "board_layers.css", "board_stops.css", "board_finder.css", "board_change.css")
+_STYLES = tuple(f"board{part}.css" for part in ("", "_layers", "_stops", "_checks", "_finder", "_search", "_change"))
 
 
 @cache

@@ -7,9 +7,12 @@ class Change {
     this.optimizer = new OptimizerPart(command);
     this.schedule = new SchedulePart(command);
     this.layers = new LayersPart(command);
+    this.average = new AveragePart(command);
+    this.more = new MorePart(command);
     this.own = new OwnPart(command);
+    this.schedule.node.append(this.average.node);
     this.hint = h("p", { class: "nbd-calm", hidden: true });
-    this.parts = h("fieldset", { class: "nbd-parts" }, this.optimizer.node, this.schedule.node, this.layers.node, this.own.node);
+    this.parts = h("fieldset", { class: "nbd-parts" }, this.optimizer.node, this.schedule.node, this.layers.node, this.more.node, this.own.node);
     this.node = h("div", { class: "nbd-change" }, this.hint, this.parts, this.own.panels);
   }
 
@@ -18,6 +21,8 @@ class Change {
     this.optimizer.update(state.optimizer, state.groups);
     this.schedule.update(state.schedule);
     this.layers.update(state.layers);
+    this.average.update(state.average, state.average_answer);
+    this.more.update(state.more, state.layers.names);
     this.own.update(state.own);
     this.apply();
   }

@@ -44,6 +44,9 @@ class Controls {
     this.rerunNote = h("small");
     this.undo = h("button", { type: "button", class: "nbd-undo", "aria-label": "Undo", onclick: guarded(() => this.command("undo")) }, "undo ↶");
     this.outcome = h("p", { class: "nbd-outcome", "aria-live": "polite", tabindex: "0" });
+    this.foretell = h("button", { type: "button", title: "two steps on the side, on the next batch; everything is as it was afterwards", onclick: guarded(() => this.command("foretell")) }, "Forecast");
+    this.foretold = h("div", { role: "status" });
+    this.next = h("div", { class: "nbd-next", hidden: true }, h("div", { class: "nbd-label" }, h("span", {}, "Next step"), this.foretell), this.foretold);
     const row = (label, ...rest) => h("div", { class: "nbd-row" }, h("div", { class: "nbd-label" }, ...label), ...rest);
     const pair = (...nodes) => h("div", { class: "nbd-pair" }, ...nodes);
     return h("section", { class: "nbd-panel nbd-controls", "aria-label": "Controls" },
@@ -53,7 +56,7 @@ class Controls {
       row([h("span", {}, "Dropout"), this.dropoutText], this.dropout, this.layer, this.dropoutNote),
       row([h("span", {}, "Init"), h("label", { class: "nbd-unit" }, h("span", { "aria-hidden": "true" }, "seed"), this.seed)], this.scheme, this.init, this.initNote),
       row([h("span", {}, "Rerun"), h("label", { class: "nbd-unit" }, this.epochs, h("span", { "aria-hidden": "true" }, "epochs"))], this.start, this.rerun, this.rerunNote)),
-      this.outcome);
+      this.next, this.outcome);
   }
 
   // A control the person is using is theirs: focused, or asked for a moment ago.
@@ -137,7 +140,19 @@ class Controls {
     this.undo.title = why || this.state?.undo.title || "";
   }
 
-  close(reason) { this.closed = reason; this.applyOutcome(); }
+  // What the next step would be; hidden while training runs.
+  applyNext({ shown, lines, refusal }) {
+    const why = this.closed || this.state.blocked, texts = refusal ? [refusal] : lines;
+    this.next.hidden = !shown;
+    this.foretell.disabled = Boolean(why);
+    this.foretold.classList.toggle("nbd-refused", Boolean(refusal));
+    const key = JSON.stringify(texts);
+    if (this.foretold.dataset.lines === key) return;
+    this.foretold.dataset.lines = key;
+    this.foretold.replaceChildren(...texts.map((text) => h("small", {}, text)));
+  }
+
+  close(reason) { this.closed = reason; this.applyOutcome(); if (this.state) this.applyNext(this.state.next); }
 
   apply() {
     const state = this.state;
@@ -152,6 +167,7 @@ class Controls {
     setText(this.initNote, state.init.note);
     this.applyStart(state.rerun);
     this.predict();
+    this.applyNext(state.next);
     this.applyOutcome();
   }
 

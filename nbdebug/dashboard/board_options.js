@@ -16,9 +16,10 @@ class OptimizerPart {
     this.rate.input.title = "the learning rate after the swap; left empty, updates stay about as large as they are";
     this.swap = h("button", { type: "button", "aria-label": "Swap the optimizer", onclick: guarded(() => this.swapIt()) }, "Swap");
     this.swapNote = h("small");
+    this.split = h("button", { type: "button", class: "nbd-split", title: "they get parameter groups of their own, without weight decay", onclick: guarded(() => command("split_decay")) }, "No decay on norms and biases");
     this.answer = new Answer();
     this.node = part("Optimizer", [this.name], this.group, this.list, this.fixed,
-      h("div", { class: "nbd-form" }, h("div", { class: "nbd-act-row nbd-three" }, this.kind, this.rate.input, this.swap), this.swapNote), this.answer.node);
+      h("div", { class: "nbd-form" }, h("div", { class: "nbd-act-row nbd-three" }, this.kind, this.rate.input, this.swap), this.swapNote, this.split), this.answer.node);
   }
 
   swapIt() {
@@ -47,6 +48,7 @@ class OptimizerPart {
   apply() {
     const { name, options, answer } = this.state;
     setText(this.name, name || "none");
+    this.split.hidden = !options.some((option) => option.name === "weight_decay");
     setOptions(this.group, [["", "all groups"], ...this.groups.map((group) => [group, group])]);
     this.group.hidden = this.groups.length < 2 || !options.length;
     const rows = new Map(options.map((option) => [this.key(option), this.rows.get(this.key(option)) ?? this.row(option)]));

@@ -72,7 +72,8 @@ class SchedulePart {
   update(state) {
     const first = !this.state, lengths = JSON.stringify(state.lengths);
     this.state = state;
-    setText(this.now, state.name ? `now ${state.name}` : "now none");
+    setText(this.now, state.text ? `now ${state.text}` : "now none");
+    this.now.title = this.now.textContent;
     setOptions(this.kind, state.kinds.map(({ name }) => [name, spaced(name)]));
     if (first) { this.kind.value = "cosine"; this.interval.value = state.lengths.epoch < FEW_EPOCHS && state.lengths.batch > state.lengths.epoch ? "batch" : "epoch"; }
     if (first || (lengths !== this.lengths && !this.fields.get("total")?.field.inUse)) this.choose();

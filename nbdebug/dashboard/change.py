@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from nbdebug.dashboard import ability, tree, words
+from nbdebug.dashboard import ability, change_more, tree, words
 from nbdebug.dashboard.figures.panel import Json
 from nbdebug.dashboard.messages import NO_SCHEDULE
 from nbdebug.records.commands import (
@@ -21,8 +21,10 @@ from nbdebug.records.commands import (
     Press,
     Rerun,
     Rewind,
+    SetAverage,
     SetKnobs,
     SetSchedule,
+    SplitDecay,
     SwapActivations,
     SwapOptimizer,
     Undo,
@@ -58,10 +60,19 @@ def state(view: View, layers: Iterable[str] = ()) -> Json:
             "name": knobs.optimizer,
             "kinds": [str(kind) for kind in OptimizerKind],
             "options": [_option(knob) for knob in knobs.options],
-            "answer": _answer(view, lambda asked: isinstance(asked, SwapOptimizer) or _sets(asked, "options")),
+            "answer": _answer(
+                view, lambda asked: isinstance(asked, (SwapOptimizer, SplitDecay)) or _sets(asked, "options")
+            ),
         },
         "schedule": _schedule(view),
         "layers": _layers(view, knobs, layers),
+        "average": change_more.average(knobs),
+        "average_answer": _answer(view, lambda asked: isinstance(asked, SetAverage)),
+        "more": {
+            "numbers": change_more.numbers(knobs),
+            "clips": change_more.layer_clips(knobs),
+            "answer": _answer(view, lambda asked: isinstance(asked, SetKnobs) and change_more.sets_more(asked.changes)),
+        },
         "own": {
             "knobs": [_own(knob) for knob in knobs.own if math.isfinite(knob.value)],
             "buttons": list(knobs.buttons),
@@ -142,6 +153,7 @@ def _schedule(view: View) -> Json:
     rate = next((group.asked for group in view.knobs.groups), None)
     return {
         "name": view.knobs.schedule,
+        "text": view.knobs.schedule_text or view.knobs.schedule,
         "rate": _finite(rate) if rate is not None else None,
         "kinds": [{"name": NO_SCHEDULE, "parameters": [], "warm_up": False, "total": False}, *kinds],
         "warm_up": [_parameter(each) for each in WARM_UP],

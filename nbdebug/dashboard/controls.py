@@ -9,9 +9,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from nbdebug.dashboard import ability, change, tree, words
 from nbdebug.dashboard.figures.panel import Json
-from nbdebug.records.commands import AddBreakpoint, Clip, ClipMode, InitScheme, StartPoint
+from nbdebug.records.commands import AddBreakpoint, Clip, ClipMode, Foretell, InitScheme, StartPoint
+from nbdebug.records.forecast import Forecast
 from nbdebug.records.status import KnobStates, State, Status
 from nbdebug.records.view import View
 
@@ -27,6 +30,7 @@ SCHEMES = {
 }
 STARTS = {StartPoint.LAST_EPOCH: "last epoch", StartPoint.START: "start", StartPoint.BEST: "best"}
 
+AT_REST = (State.IDLE, State.PAUSED)
 NO_RATE = "this optimizer has no learning rate"
 
 
@@ -49,6 +53,7 @@ def state(view: View) -> Json:
         },
         "rerun": _rerun(view),
         "undo": change.undo(view),
+        "next": _next_step(view),
     }
 
 
@@ -64,6 +69,33 @@ def _rerun(view: View) -> Json:
         "enabled": able,
         "note": "" if able else "nothing to go back to yet",
     }
+
+
+def _next_step(view: View) -> Json:
+    """The step that comes next, foretold: whether it can be asked for, what was said, or why nothing was."""
+    shown = not view.stored and view.status.state in AT_REST and bool(view.knobs.optimizer or view.knobs.groups)
+    asked = next((each for each in reversed(view.outcomes) if isinstance(each.command, Foretell)), None)
+    here = asked is not None and (asked.run, asked.step) == (view.status.run, view.status.step)
+    told = view.forecast
+    return {
+        "shown": shown,
+        "lines": _foretold(told) if told is not None else [],
+        "refusal": asked.text if told is None and asked is not None and here and not asked.ok else "",
+    }
+
+
+def _foretold(told: Forecast) -> list[str]:
+    """A line each: the median update beside what it was, the largest, the loss, what would be clipped."""
+    changed = not np.array_equal(told.ratios, told.ratios_now, equal_nan=True)
+    before = f" (was {words.rate(told.ratio_now)})" if changed else ""
+    lines = [f"update : weight {words.rate(told.ratio)}{before}"]
+    known = np.flatnonzero(np.isfinite(told.ratios))
+    if known.size > 1:
+        largest = int(known[int(np.argmax(told.ratios[known]))])
+        lines.append(f"at most {words.rate(float(told.ratios[largest]))}, in {words.shorten(told.layers[largest], 24)}")
+    lines.append(f"loss {words.number(told.loss)}")
+    clips = f"clips {100 * told.clipped:.0f} % of the last {words.plural(told.recent, 'step')}"
+    return [*lines, clips] if math.isfinite(told.clipped) else lines
 
 
 def outcome(view: View) -> Json:

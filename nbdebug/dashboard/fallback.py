@@ -41,6 +41,8 @@ def text(view: View) -> str:
         lines.append("runs: " + ", ".join(f"{run.run.shown} ({words.plural(run.steps, 'step')})" for run in runs))
     if view.comparison is not None:
         lines.append(f"comparison: {view.comparison.sentence}")
+    if view.search is not None:
+        lines.append(f"search: {view.search.sentence}")
     return "\n".join(lines)
 
 

@@ -20,6 +20,7 @@ from nbdebug.records.commands import (
     EditNorms,
     EditRun,
     FindLr,
+    Foretell,
     Freeze,
     InitScheme,
     Pause,
@@ -30,9 +31,13 @@ from nbdebug.records.commands import (
     Rerun,
     Resume,
     Rewind,
+    RunPreflight,
+    Search,
+    SetAverage,
     SetKnobs,
     SetSchedule,
     Skip,
+    SplitDecay,
     Start,
     StartPoint,
     Step,
@@ -45,6 +50,7 @@ from nbdebug.records.commands import (
 from nbdebug.records.errors import ConfigurationError
 from nbdebug.records.optimizers import OptimizerKind
 from nbdebug.records.schedules import Schedule
+from nbdebug.records.search import SearchEngine
 
 T = TypeVar("T")
 
@@ -65,6 +71,10 @@ MOST_OPTIONS = 32
 NO_SCHEDULE = "none"
 FEWEST_SEEDS = 3
 MOST_SEEDS = 12
+MOST_KNOBS = 32
+MORE_NUMBERS = ("batch_size", "accumulate", "label_smoothing", "gradient_noise", "loss_weights")
+MOST_VALUES = 500
+MOST_TRIALS = 500
 
 
 class GarbledError(ValueError):
@@ -129,6 +139,11 @@ def _flag(message: Mapping[Any, Any], key: str) -> bool:
     return value
 
 
+def _wish(message: Mapping[Any, Any], key: str) -> bool:
+    """A flag that may be left out."""
+    return key in message and _flag(message, key)
+
+
 def _choice(message: Mapping[Any, Any], key: str, make: Callable[[str], T]) -> T:
     value = _text(message, key)
     try:
@@ -147,6 +162,42 @@ def _find_lr(message: Mapping[Any, Any]) -> Command:
     if low >= high:
         raise GarbledError(f"low {low:g} is not below high {high:g}")
     return FindLr(low, high, _whole(message, "steps", FEWEST_RATES, MOST_RATES))
+
+
+def _search(message: Mapping[Any, Any]) -> Command:
+    space = message.get("space")
+    if not isinstance(space, Mapping) or not 0 < len(space) <= MOST_KNOBS:
+        raise GarbledError(f"space {space!r:.80} is no mapping of a few knobs")
+    by_epochs = _flag(message, "by_epochs")
+    length = _whole(message, "length", 1, LARGEST_STEP)
+    trials = None if message.get("trials") is None else _whole(message, "trials", 1, MOST_TRIALS)
+    return Search(
+        {str(name)[:LONGEST_NAME]: _values(values) for name, values in space.items()},
+        length if by_epochs else None,
+        None if by_epochs else length,
+        trials,
+        _whole(message, "seed", 0, LARGEST_SEED),
+        _text(message, "measure"),
+        _flag(message, "lower"),
+        _flag(message, "prune"),
+        str(_choice(message, "engine", SearchEngine)),
+    )
+
+
+def _values(values: object) -> list[Any] | tuple[float, float]:
+    """A list of numbers, switches and nulls, or the ends of a range."""
+    if isinstance(values, Mapping):
+        low, high = (_number(values, key, -LARGEST_VALUE, LARGEST_VALUE) for key in ("low", "high"))
+        if low >= high:
+            raise GarbledError(f"low {low:g} is not below high {high:g}")
+        whole = all(isinstance(values[key], int) for key in ("low", "high"))
+        return (int(low), int(high)) if whole else (low, high)
+    if not isinstance(values, list) or not 0 < len(values) <= MOST_VALUES:
+        raise GarbledError(f"values {values!r:.80} are neither a list nor a range")
+    for value in values:
+        if value is not None and not isinstance(value, bool):
+            _number({"value": value}, "value", -LARGEST_VALUE, LARGEST_VALUE)
+    return list(values)
 
 
 def _set_clip(message: Mapping[Any, Any]) -> Command:
@@ -174,6 +225,32 @@ def _set_option(message: Mapping[Any, Any]) -> Command:
 
 def _set_own(message: Mapping[Any, Any]) -> Command:
     return SetKnobs(Changes(own={_name(message, "name"): _number(message, "value", -LARGEST_VALUE, LARGEST_VALUE)}))
+
+
+def _set_more(message: Mapping[Any, Any]) -> Command:
+    """A knob that is one number; a whole one stays so."""
+    name, value, part = _name(message, "name"), message.get("value"), _text(message, "part")
+    if name not in MORE_NUMBERS:
+        raise GarbledError(f"name {name!r:.80} is not known")
+    number = _number(message, "value", -LARGEST_VALUE, LARGEST_VALUE)
+    kept = value if isinstance(value, int) else number
+    if name in ("batch_size", "accumulate"):
+        kept = _whole(message, "value", 1, LARGEST_STEP)
+    asked: dict[str, Any] = {name: {part: kept} if name == "loss_weights" else kept}
+    return SetKnobs(Changes(**asked))
+
+
+def _set_layer_clip(message: Mapping[Any, Any]) -> Command:
+    mode, threshold = _choice(message, "mode", ClipMode), _number(message, "threshold", 0.0, 1e12)
+    clip = Clip() if mode is ClipMode.OFF else Clip(mode, threshold)
+    return SetKnobs(Changes(layer_clips={_name(message, "layer"): clip}))
+
+
+def _average(message: Mapping[Any, Any]) -> Command:
+    kind, decay = _text(message, "kind"), _number(message, "decay", 0.0, 1.0)
+    if kind not in ("", "ema", "swa") or decay == 1.0:
+        raise GarbledError(f"kind {kind!r:.80} with decay {decay:g} is no average")
+    return SetAverage(kind, decay) if kind == "ema" else SetAverage(kind)
 
 
 def _swap_optimizer(message: Mapping[Any, Any]) -> Command:
@@ -242,6 +319,7 @@ _MAKERS: Mapping[str, Callable[[Mapping[Any, Any]], Command]] = {
     "pause": lambda _: Pause(),
     "resume": lambda _: Resume(),
     "step": lambda _: Step(),
+    "preflight": lambda _: RunPreflight(),
     "epoch": lambda _: Start(epochs=1),
     "stop": lambda _: Stop(),
     "skip": lambda _: Skip(),
@@ -251,19 +329,25 @@ _MAKERS: Mapping[str, Callable[[Mapping[Any, Any]], Command]] = {
     "remove_breakpoint": lambda message: RemoveBreakpoint(_breakpoint(message)),
     "set_lr": _set_lr,
     "find_lr": _find_lr,
+    "search": _search,
+    "foretell": lambda _: Foretell(),
     "set_clip": _set_clip,
     "set_dropout": _set_dropout,
     "set_option": _set_option,
     "set_own": _set_own,
+    "set_more": _set_more,
+    "set_layer_clip": _set_layer_clip,
+    "average": _average,
     "press": lambda message: Press(_name(message, "name")),
     "undo": lambda _: Undo(),
     "swap_optimizer": _swap_optimizer,
+    "split_decay": lambda _: SplitDecay(),
     "set_schedule": _set_schedule,
     "swap_activation": lambda message: SwapActivations(_name(message, "kind"), _layers(message)),
-    "freeze": lambda message: Freeze(True, _layers(message)),
+    "freeze": lambda message: Freeze(True, _layers(message), _wish(message, "hold")),
     "unfreeze": lambda message: Freeze(False, _layers(message)),
     "insert_norms": lambda message: EditNorms(True, _layers(message)),
-    "remove_norms": lambda message: EditNorms(False, _layers(message)),
+    "remove_norms": lambda message: EditNorms(False, _layers(message), _wish(message, "fold")),
     "reinitialize": _reinitialize,
     "rerun": _rerun,
     "rewind": lambda message: Rewind(_whole(message, "step", 0, LARGEST_STEP)),

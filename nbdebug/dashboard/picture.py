@@ -20,6 +20,7 @@ from nbdebug.dashboard import (
     batch,
     breakpoints,
     change,
+    checks,
     controls,
     cost,
     finder,
@@ -27,6 +28,7 @@ from nbdebug.dashboard import (
     rewind,
     runbar,
     runs,
+    search,
     snapshots,
     theme,
     verdict,
@@ -37,6 +39,7 @@ from nbdebug.dashboard.figures.loss import Loss
 from nbdebug.dashboard.figures.lr_curve import LrCurvePanel
 from nbdebug.dashboard.figures.over_time import OverTimePanel
 from nbdebug.dashboard.figures.panel import Array, Drawing, Json, Panel
+from nbdebug.dashboard.figures.search import SearchPanel
 from nbdebug.dashboard.figures.story import StoryPanel
 from nbdebug.dashboard.figures.verdict import VerdictPanel
 from nbdebug.dashboard.layer_table import LayerTablePanel
@@ -84,7 +87,7 @@ def default_panels(legend: Legend | None = None, lens: Lens | None = None) -> tu
     """The charts and the table of layers, in the order of the page."""
     legend, lens = legend or Legend(), lens or Lens()
     layers = (GradientFlowPanel(lens), DistributionsPanel(lens), OverTimePanel(lens), LayerTablePanel(lens))
-    return (Loss(legend), *layers, StoryPanel(lens), VerdictPanel(legend), LrCurvePanel())
+    return (Loss(legend), *layers, StoryPanel(lens), VerdictPanel(legend), LrCurvePanel(), SearchPanel())
 
 
 class Painter:
@@ -133,7 +136,9 @@ class Painter:
             ("runs",): runs.state(view, self._legend),
             ("snapshots",): self._snapshots(view),
             ("verdict",): verdict.state(view, self._legend),
+            ("checks",): checks.state(view),
             ("finder",): finder.state(view),
+            ("searching",): search.state(view),
             ("findings",): findings.state((*self._failed.values(), *view.findings), titles),
             ("outcome",): controls.outcome(view),
             ("cost",): cost.state(view),
@@ -155,11 +160,12 @@ class Painter:
 
     def _batched(self, view: View, whole: bool) -> Json:
         """Pictures are large and stay as long as the stop does; nobody is sent them who does not look."""
-        inputs = (view.stop,)
+        seen = view.report.batch if view.report is not None else None
+        inputs = (view.stop, seen)
         if not _same(self._batch[0], inputs):
             if not (whole or self._lens.shows(batch.BATCH_TAB)):
-                return {"hint": batch.WAITING} if view.stop is not None else batch.state(None)
-            self._batch = (inputs, batch.state(view.stop))
+                return batch.state(None) if view.stop is None and seen is None else {"hint": batch.WAITING}
+            self._batch = (inputs, batch.state(view.stop, seen))
         return self._batch[1]
 
     def _owned(self, view: View, whole: bool) -> Json:

@@ -40,6 +40,11 @@ TONES: Final[dict[str, Tone]] = {
     "ok": Tone("#2a8055", "#57c98b"),
     "violet": Tone("#6a51a3", "#a99be0"),
     "teal": Tone("#147d8c", "#4fc3d3"),
+    "score1": Tone("#3f1a73", "#f4e04d"),  # best to worst, as viridis goes, away from the panel's own lightness
+    "score2": Tone("#2c4f8f", "#8fd35a"),
+    "score3": Tone("#1b7f86", "#38b3a0"),
+    "score4": Tone("#5f8f2a", "#4488be"),
+    "score5": Tone("#a0861c", "#7d70b8"),
 }
 RUNS: Final = ("train", "branch", "clip", "violet", "teal", "bad", "warn")
 

@@ -21,13 +21,16 @@ from numpy.typing import NDArray
 
 from nbdebug.journal.record_types import refuse_wrong_types
 from nbdebug.records import (
+    checks,
     commands,
     comparison,
+    finder,
     findings,
     layers,
     manifest,
     runs,
     schedules,
+    search,
     signals,
     snapshots,
     stops,
@@ -43,6 +46,8 @@ RECORDS: dict[str, type[Any]] = {
         *(findings.Finding, layers.LayerValues, layers.Unseen, manifest.Manifest, runs.Intervention, runs.Mark),
         *(runs.Run, signals.Series, snapshots.SnapshotInfo, view.Points),
         *(schedules.Schedule, stops.CodeLine, stops.Range, stops.Origin),
+        *(findings.Evidence, findings.Picture, findings.Remedy, checks.CheckResult, checks.Report),
+        *(finder.LrCurve, search.SearchResult, search.Trial),
     )
 }
 ENUMS: dict[str, type[Enum]] = {
@@ -50,7 +55,7 @@ ENUMS: dict[str, type[Enum]] = {
     for enum in (
         *(commands.ClipMode, commands.InitScheme, commands.StartPoint, comparison.Verdict, findings.Cause),
         *(findings.Severity, runs.RunKind, signals.Split, signals.Signal, snapshots.Reason, stops.Phase),
-        *(schedules.ScheduleKind, schedules.Interval),
+        *(schedules.ScheduleKind, schedules.Interval, search.SearchEngine),
     )
 }
 ARRAY_KINDS = "biuf"

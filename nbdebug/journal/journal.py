@@ -25,17 +25,21 @@ from nbdebug.journal.run_record import RunRecord
 from nbdebug.journal.store import Store
 from nbdebug.records.commands import Outcome
 from nbdebug.records.comparison import Comparison
+from nbdebug.records.finder import LrCurve
 from nbdebug.records.findings import Finding
 from nbdebug.records.frames import Frame, Rows
 from nbdebug.records.layers import Unseen
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Mark, Run
+from nbdebug.records.search import SearchResult
 from nbdebug.records.signals import Series
 from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.view import Focus, LayersView, Points, RunView
 
 MAX_OUTCOMES = 10_000
 MAX_COMPARISONS = 100
+MAX_SEARCHES = 100
+MAX_LR_CURVES = 100
 MAX_LAYER_BYTES = 128 << 20
 NOTHING_KNOWN = LayersView()
 T = TypeVar("T")
@@ -58,6 +62,8 @@ class Journal:
         self._marks: deque[Mark] = deque(maxlen=MAX_OUTCOMES)
         self._manifests: dict[str, Manifest] = {}
         self._comparisons: deque[Comparison] = deque(maxlen=MAX_COMPARISONS)
+        self._searches: deque[SearchResult] = deque(maxlen=MAX_SEARCHES)
+        self._lr_curves: deque[LrCurve] = deque(maxlen=MAX_LR_CURVES)
         self.snapshots: tuple[SnapshotInfo, ...] = ()
         self._store = store
         if store is not None:
@@ -119,6 +125,19 @@ class Journal:
             self._comparisons.append(comparison)
             self._keep(comparison)
 
+    def record_search(self, search: SearchResult) -> None:
+        """Keep what a search found so far; it takes the place of what was known of the same one before."""
+        with self._lock:
+            others = [each for each in self._searches if each.number != search.number]
+            self._searches = deque([*others, search], maxlen=MAX_SEARCHES)
+            self._keep(search)
+
+    def record_lr_curve(self, curve: LrCurve) -> None:
+        """Keep what a range test found; the latest is drawn."""
+        with self._lock:
+            self._lr_curves.append(curve)
+            self._keep(curve)
+
     @property
     def manifests(self) -> dict[str, Manifest]:
         """What the runs are made of, by run."""
@@ -130,6 +149,18 @@ class Journal:
         """The latest comparisons, oldest first."""
         with self._lock:
             return tuple(self._comparisons)
+
+    @property
+    def searches(self) -> tuple[SearchResult, ...]:
+        """The latest searches, oldest first."""
+        with self._lock:
+            return tuple(self._searches)
+
+    @property
+    def lr_curves(self) -> tuple[LrCurve, ...]:
+        """The latest range tests of learning rates, oldest first."""
+        with self._lock:
+            return tuple(self._lr_curves)
 
     def interventions(self, run: str) -> tuple[Intervention, ...]:
         """What changed the course of a run, oldest first; its own, not its parents'."""

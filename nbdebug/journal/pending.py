@@ -15,11 +15,13 @@ import numpy as np
 from nbdebug.journal.series import TRAIN_LOSS, Curve
 from nbdebug.records.commands import Outcome
 from nbdebug.records.comparison import Comparison
+from nbdebug.records.finder import LrCurve
 from nbdebug.records.findings import Finding
 from nbdebug.records.frames import Floats, Frame, Rows
 from nbdebug.records.layers import Unseen
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Mark, Run
+from nbdebug.records.search import SearchResult
 from nbdebug.records.signals import Series
 from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.view import Points
@@ -149,6 +151,8 @@ Entry = (
     | Intervention
     | Manifest
     | Comparison
+    | SearchResult
+    | LrCurve
 )
 
 

@@ -23,9 +23,11 @@ from nbdebug.journal.schema import damaged, open_to_read, unreadable
 from nbdebug.records.commands import Outcome
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.errors import ConfigurationError, NbdebugError
+from nbdebug.records.finder import LrCurve
 from nbdebug.records.findings import Finding
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Mark, Run, RunKind
+from nbdebug.records.search import SearchResult
 from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.records.view import Points
 
@@ -166,6 +168,8 @@ class Reader:
         )
         self._each("manifests", Manifest, journal.record_manifest)
         self._each("comparisons", Comparison, journal.record_comparison)
+        self._each("searches", SearchResult, journal.record_search)
+        self._each("lr_curves", LrCurve, journal.record_lr_curve)
         for (body,) in self._all("SELECT body FROM snapshots WHERE session = ?", self._number):
             if body != self._snapshots_body:
                 self._snapshots_body = body

@@ -65,11 +65,22 @@ CREATE TABLE comparisons (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER 
 CREATE INDEX comparisons_of_run ON comparisons (session, run);
 """
 
+SEARCHES = """
+CREATE TABLE searches (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL, run TEXT NOT NULL,
+    body BLOB NOT NULL, arrays BLOB, number INTEGER NOT NULL);
+CREATE INDEX searches_of_run ON searches (session, run);
+CREATE TABLE lr_curves (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL, run TEXT NOT NULL,
+    body BLOB NOT NULL, arrays BLOB);
+CREATE INDEX lr_curves_of_run ON lr_curves (session, run);
+"""
+
 # What leads from version n to n + 1 stands at n; version 0 is an empty file.
-STEPS: tuple[str, ...] = (TABLES_1, COMPARISONS)
+STEPS: tuple[str, ...] = (TABLES_1, COMPARISONS, SEARCHES)
 VERSION = len(STEPS)
 
-RECORD_TABLES = ("outcomes", "findings", "marks", "interventions", "manifests", "comparisons")
+RECORD_TABLES = (
+    *("outcomes", "findings", "marks", "interventions", "manifests", "comparisons", "searches", "lr_curves"),
+)
 
 
 def locate(path: str | os.PathLike[str]) -> Path:

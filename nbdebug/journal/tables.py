@@ -37,9 +37,11 @@ from nbdebug.journal.samples import Sampler
 from nbdebug.journal.transaction import Transaction
 from nbdebug.records.commands import Outcome
 from nbdebug.records.comparison import Comparison
+from nbdebug.records.finder import LrCurve
 from nbdebug.records.findings import Finding
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Mark, Run
+from nbdebug.records.search import SearchResult
 from nbdebug.records.view import Points
 
 FANOUT = 32
@@ -51,6 +53,7 @@ TABLE_OF: dict[type[Any], str] = {
     Intervention: "interventions",
     Manifest: "manifests",
     Comparison: "comparisons",
+    LrCurve: "lr_curves",
 }
 OF_A_RUN = ("marks", "interventions", "manifests", "samples")
 
@@ -146,15 +149,24 @@ class Tables:
                 self._execute("INSERT OR REPLACE INTO snapshots (session, body) VALUES (?, ?)", self.session, body)
             case UnseenTold(run, unseen):
                 self._samples.write_unseen(run, unseen)
+            case SearchResult():
+                self._insert_search(entry)
             case _:
                 self._insert_record(entry)
 
-    def _insert_record(self, record: Outcome | Finding | Mark | Intervention | Manifest | Comparison) -> None:
+    def _insert_record(self, record: Outcome | Finding | Mark | Intervention | Manifest | Comparison | LrCurve) -> None:
         table = TABLE_OF[type(record)]
         if isinstance(record, Manifest):
             self._execute("DELETE FROM manifests WHERE session = ? AND run = ?", self.session, record.run)
         sql = f"INSERT INTO {table} (session, run, body, arrays) VALUES (?, ?, ?, ?)"
         self._execute(sql, self.session, record.run, *codec.encode(record))
+
+    def _insert_search(self, record: SearchResult) -> None:
+        """In the place of what was known of the same search before."""
+        mine = (self.session, record.number)
+        self._execute("DELETE FROM searches WHERE session = ? AND number = ?", *mine)
+        sql = "INSERT INTO searches (session, number, run, body, arrays) VALUES (?, ?, ?, ?, ?)"
+        self._execute(sql, *mine, record.run, *codec.encode(record))
 
     def _insert_run(self, run: Run) -> None:
         sql = (

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 AfterHook = Callable[[str, nn.Module, Any, Any], None]
 BeforeHook = Callable[[str, nn.Module, Any], None]
-CallHook = Callable[[str, nn.Module, Any, Any], None]
+CallHook = Callable[..., None]
 
 
 class HookSet:
@@ -47,6 +47,10 @@ class HookSet:
     def add(self, name: str, module: nn.Module, hook: AfterHook) -> None:
         """Call ``hook(name, module, args, output)`` after each forward of the module; its result is ignored."""
         self._undo.append(module.register_forward_hook(_Guarded(self, name, hook)).remove)
+
+    def add_with_options(self, name: str, module: nn.Module, hook: CallHook) -> None:
+        """Call ``hook(name, module, args, kwargs, output)`` after each forward."""
+        self._undo.append(module.register_forward_hook(_Guarded(self, name, hook), with_kwargs=True).remove)
 
     def add_before(self, name: str, module: nn.Module, hook: BeforeHook) -> None:
         """Call ``hook(name, module, args)`` before each forward."""

@@ -54,7 +54,11 @@ class Clip:
     mode: ClipMode = ClipMode.OFF
     threshold: float = 1.0
 
+    def __str__(self) -> str:
+        return "off" if self.mode is ClipMode.OFF else f"{self.mode} {self.threshold:g}"
 
+
+MOST_NAMED = 6  # in the words for a command
 OptionValue = float | bool | Mapping[str, float | bool]
 
 
@@ -64,7 +68,9 @@ class Changes:
 
     ``lr`` for all groups (the others keep their ratio to the first) or by group name; ``dropout`` for all layers or
     by layer name; ``options`` of the optimizer by their names, such as ``weight_decay`` or ``beta1``, each for all
-    groups or by group name; ``own`` are the user's own knobs by name.
+    groups or by group name; ``own`` are the user's own knobs by name. ``layer_clips`` are rules by layer or pattern,
+    off taking one away; ``gradient_noise`` is a standard deviation, ``accumulate`` the batches of an update;
+    ``loss_weights`` are those of the loss's parts by name.
     """
 
     lr: float | Mapping[str, float] | None = None
@@ -72,6 +78,12 @@ class Changes:
     dropout: float | Mapping[str, float] | None = None
     options: Mapping[str, OptionValue] | None = None
     own: Mapping[str, float] | None = None
+    layer_clips: Mapping[str, Clip] | None = None
+    gradient_noise: float | None = None
+    accumulate: int | None = None
+    batch_size: int | None = None
+    label_smoothing: float | None = None
+    loss_weights: Mapping[str, float] | None = None
 
     def then(self, later: Changes) -> Changes:
         """Both, one after the other."""
@@ -84,6 +96,12 @@ class Changes:
             _later(self.dropout, later.dropout),
             options or None,
             {**(self.own or {}), **(later.own or {})} or None,
+            _later(self.layer_clips, later.layer_clips),
+            _later(self.gradient_noise, later.gradient_noise),
+            _later(self.accumulate, later.accumulate),
+            _later(self.batch_size, later.batch_size),
+            _later(self.label_smoothing, later.label_smoothing),
+            _later(self.loss_weights, later.loss_weights),
         )
 
     def __bool__(self) -> bool:
@@ -94,11 +112,20 @@ class Changes:
         if self.lr is not None:
             parts.append(f"lr {_values(self.lr)}")
         if self.clip is not None:
-            off = self.clip.mode is ClipMode.OFF
-            parts.append("clip off" if off else f"clip {self.clip.mode} {self.clip.threshold:g}")
+            parts.append(f"clip {self.clip}")
         if self.dropout is not None:
             parts.append(f"dropout {_values(self.dropout)}")
         parts += [f"{name} {_values(value)}" for name, value in {**(self.options or {}), **(self.own or {})}.items()]
+        parts += [f"clip {clip} in {name}" for name, clip in (self.layer_clips or {}).items()]
+        if self.gradient_noise is not None:
+            parts.append(f"gradient noise {self.gradient_noise:g}" if self.gradient_noise else "no gradient noise")
+        if self.accumulate is not None:
+            parts.append(f"accumulate {self.accumulate}")
+        if self.batch_size is not None:
+            parts.append(f"batch size {self.batch_size}")
+        if self.label_smoothing is not None:
+            parts.append(f"label smoothing {self.label_smoothing:g}")
+        parts += [f"weight of {name} {weight:g}" for name, weight in (self.loss_weights or {}).items()]
         return ", ".join(parts)
 
 
@@ -195,50 +222,68 @@ class SetKnobs:
 class SwapOptimizer:
     """Go on with another kind of optimizer; what the old one has learnt goes over where it has a meaning.
 
-    Without ``lr`` updates stay about as large as they were. ``name`` is the optimizer's, where there are several.
+    Without ``lr`` updates stay about as large as they were; several rates are those of the parameter groups, in their
+    order. ``name`` is the optimizer's, where there are several.
     """
 
     kind: str
-    lr: float | None = None
+    lr: float | tuple[float, ...] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
 
     def __str__(self) -> str:
-        named = {**({"lr": self.lr} if self.lr is not None else {}), **self.options}
+        rates = self.lr if isinstance(self.lr, tuple) else () if self.lr is None else (self.lr,)
+        named = {**({"lr": ", ".join(f"{rate:g}" for rate in rates)} if rates else {}), **self.options}
         return " ".join([self.kind, *(f"{name} {value}" for name, value in named.items())])
 
 
 @dataclass(frozen=True, slots=True)
 class SetSchedule:
-    """Another schedule from here on, its first position now; ``None`` for none."""
+    """Another schedule from here on, ``done`` of its positions being over; ``None`` for none.
+
+    ``given`` puts the one back that the Trainer was given, where it stood when another took its place.
+    """
 
     schedule: Schedule | None
+    done: int = 0
+    given: bool = False
 
     def __str__(self) -> str:
-        return f"schedule {self.schedule}" if self.schedule is not None else "no schedule"
+        if self.schedule is None:
+            return "the schedule that was given" if self.given else "no schedule"
+        return f"schedule {self.schedule}" + (f", from position {self.done}" if self.done else "")
 
 
 @dataclass(frozen=True, slots=True)
 class SwapActivations:
-    """Another activation in these layers, in all without names."""
+    """Another activation in these layers, in all without names, with ``options`` by their names in torch."""
 
     kind: str
     layers: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"activation {self.kind}" + (f" in {', '.join(self.layers)}" if self.layers else "")
+        kind = " ".join([self.kind, *(f"{name} {value}" for name, value in self.options.items())])
+        return f"activation {kind}" + (f" in {', '.join(self.layers)}" if self.layers else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """Stop layers from learning, or let them learn; ``hold_statistics`` keeps norm layers' running statistics too."""
+    """Stop layers from learning, or let them learn; ``hold_statistics`` keeps norm layers' running statistics too.
+
+    ``only`` names what is meant exactly: parameters by their dotted names, and ``bn.training`` for the statistics of
+    ``bn``; without it, all in the layers.
+    """
 
     frozen: bool
     layers: tuple[str, ...] = ()
     hold_statistics: bool = False
+    only: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{'freeze' if self.frozen else 'unfreeze'} {', '.join(self.layers) or 'all'}"
+        names = self.only or self.layers
+        what = ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" if names[MOST_NAMED:] else "")
+        return f"{'freeze' if self.frozen else 'unfreeze'} {what or 'all'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +317,17 @@ class SetAverage:
         return "average of the weights" if self.kind else "no average"
 
 
-Refit = SwapOptimizer | SetSchedule | SwapActivations | Freeze | EditNorms | SetAverage
+@dataclass(frozen=True, slots=True)
+class SplitDecay:
+    """Leave norm layers and biases out of the weight decay, of all optimizers or of the one called ``name``."""
+
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"no weight decay on norms and biases{f' of {self.name}' if self.name else ''}"
+
+
+Refit = SwapOptimizer | SetSchedule | SwapActivations | Freeze | EditNorms | SetAverage | SplitDecay
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +339,7 @@ class Press:
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """Take the latest change of knobs back; once more, the one before it."""
+    """Take the latest change of knobs or parts back, by a change of its own; once more, the one before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,6 +462,37 @@ class FindLr:
     steps: int = 100
 
 
+@dataclass(frozen=True, slots=True)
+class RunPreflight:
+    """Check the program for what is wrong, but for the checks named in ``skip``; everything is as it was afterwards."""
+
+    skip: tuple[str, ...] = ()
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Foretell:
+    """Say what the next step would be as the knobs are set, beside what it would have been before they were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Try settings, each on a branch from here, as ``debugger.search`` of the same arguments; then all is as it was.
+
+    ``space`` has by knob a list of values, or a pair (low, high).
+    """
+
+    space: Mapping[str, Any]
+    epochs: int | None = None
+    steps: int | None = None
+    trials: int | None = None
+    seed: int = 0
+    measure: str = ""
+    lower_is_better: bool | None = None
+    prune: bool = True
+    engine: str = "random"
+
+
 Command = (
     Start
     | Pause
@@ -421,6 +507,7 @@ Command = (
     | Freeze
     | EditNorms
     | SetAverage
+    | SplitDecay
     | Press
     | Reinitialize
     | Rerun
@@ -434,6 +521,9 @@ Command = (
     | Watch
     | Compare
     | FindLr
+    | RunPreflight
+    | Search
+    | Foretell
     | Skip
     | PostMortem
     | AddBreakpoint

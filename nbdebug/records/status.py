@@ -98,13 +98,28 @@ class OwnKnob:
 
 
 @dataclass(frozen=True, slots=True)
+class AverageTaken:
+    """An average of the weights on the side: ``"ema"`` or ``"swa"``, and how many weights went into it so far."""
+
+    kind: str
+    taken: int = 0
+    decay: float = 0.999
+    start: int = 1
+    every: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class KnobStates:
-    """Every knob's present value. ``schedule`` names the scheduler, empty when there is none.
+    """Every knob's present value. ``schedule`` names the scheduler, empty when there is none; ``schedule_text`` says
+    all of it, where that is known. ``average`` is the average of the weights that is taken.
 
     ``optimizer`` names the optimizer; ``init_layers`` are the layers that re-initialisation can redraw. ``origins``
     says by knob where its value comes from, such as ``("lr", "set at step 120 of main")``. ``own`` and ``buttons`` are
     the user's. ``activations`` are the layers that can be swapped, each with its kind, ``activation_kinds`` what they
-    can become, ``frozen`` the layers of which no parameter learns.
+    can become, ``frozen`` the layers of which no parameter learns. ``layer_clips`` are clipping rules by layer or
+    pattern; of the ``accumulate`` batches of an update ``accumulated`` are done, ``why_not_accumulate`` says why that
+    can't be set, if so. ``batch_size`` and ``label_smoothing`` are ``None`` where ``why_not_…`` says so;
+    ``batch_size_acts`` says when a new one acts, if not with the next batch. ``loss_weights`` are by the loss's parts.
     """
 
     groups: tuple[GroupRate, ...]
@@ -120,3 +135,16 @@ class KnobStates:
     activations: tuple[tuple[str, str], ...] = ()
     activation_kinds: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
+    layer_clips: tuple[tuple[str, Clip], ...] = ()
+    gradient_noise: float = 0.0
+    accumulate: int = 1
+    accumulated: int = 0
+    why_not_accumulate: str = ""
+    batch_size: int | None = None
+    why_not_batch_size: str = ""
+    batch_size_acts: str = ""
+    label_smoothing: float | None = None
+    why_not_label_smoothing: str = ""
+    loss_weights: tuple[tuple[str, float], ...] = ()
+    schedule_text: str = ""
+    average: AverageTaken | None = None

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nbdebug.records.checks import Report
 from nbdebug.records.commands import Outcome
 from nbdebug.records.cost import Cost
 from nbdebug.records.finder import LrCurve
 from nbdebug.records.findings import Finding
+from nbdebug.records.forecast import Forecast
 from nbdebug.records.frames import Floats
 from nbdebug.records.layers import Histograms, LayerValues, Unseen
 from nbdebug.records.runs import Mark, Run
+from nbdebug.records.search import SearchOptions, SearchResult
 from nbdebug.records.signals import Signal
 from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.status import KnobStates, Status
@@ -132,7 +135,9 @@ class View:
     """Everything on the dashboard at one moment. ``status.run`` is the run that the model's weights belong to.
 
     ``comparison`` is the latest one made; ``stored`` says that this is a journal from disk, which nothing can change.
-    ``stop`` is where training stands within a step, if it does. ``lr_curve`` is the latest range test's.
+    ``stop`` is where training stands within a step, if it does. ``lr_curve`` is the latest range test's,
+    ``search`` the latest search, ``search_options`` what another can be by.
+    ``forecast`` is of the step that comes next.
     """
 
     status: Status
@@ -151,3 +156,7 @@ class View:
     stop: Halt | None = None
     panels: tuple[OwnPanel, ...] = ()
     lr_curve: LrCurve | None = None
+    report: Report | None = None
+    search: SearchResult | None = None
+    forecast: Forecast | None = None
+    search_options: SearchOptions = field(default_factory=SearchOptions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from nbdebug.records.frames import Floats
 from nbdebug.records.stops import BatchView
 from nbdebug.tools.batch_words import is_readable, number, numeric, summary_line, target_words, tensors
 from nbdebug.training.batches import split
+from nbdebug.training.loss_parts import LossParts
 from nbdebug.training.rng import preserved
 from nbdebug.training.undisturbed import undisturbed
 
@@ -97,7 +98,11 @@ def _have_samples(output: Any, target: Any) -> bool:
 
 @contextmanager
 def _aside(loss_fn: Any) -> Iterator[None]:
-    with undisturbed(loss_fn) if isinstance(loss_fn, torch.nn.Module) else preserved(), torch.no_grad():
+    parts = loss_fn.parts.values() if isinstance(loss_fn, LossParts) else [loss_fn]
+    with preserved(), torch.no_grad(), ExitStack() as modules:
+        for part in parts:
+            if isinstance(part, torch.nn.Module):
+                modules.enter_context(undisturbed(part))
         yield
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from torch.autograd.graph import _engine_run_backward
 
 from nbdebug.records.stops import CodeLine
-from nbdebug.training.update import clip_gradients
+from nbdebug.training.clipping import clip_gradients
 
 Result = TypeVar("Result")
 Spot = tuple[CodeType, int]  # a line of somebody's code that was running

@@ -7,10 +7,8 @@ does here, too.
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +18,13 @@ from torch.optim import Optimizer
 
 from nbdebug.records.errors import CommandError
 from nbdebug.records.finder import LrCurve
-from nbdebug.records.status import State
 from nbdebug.tools import lr_finder
-from nbdebug.training import batches, snapshots
+from nbdebug.training import batches
 from nbdebug.training.aside import copied, take_step
-from nbdebug.training.borrowed import Take, borrowed
-from nbdebug.training.modules import modes, named_modules, roots
-from nbdebug.training.rng import RandomState
+from nbdebug.training.borrowed import Take
 from nbdebug.training.session import Session
+from nbdebug.training.sidetrack import sidetrack
 from nbdebug.training.thread_context import ThreadContext
-from nbdebug.training.turn import PROCESS_TURN
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +45,13 @@ def run(session: Session, low: float, high: float, steps: int, conduct: Conduct)
     Raises:
         CommandError: it was called off too soon to tell anything, there is no rate, or the model can't be put back.
     """
-    if snapshots.has_lazy_parts(session.model):
-        raise CommandError(
-            "the model's lazy layers have no shape yet, so it could not be put back: run it once on a batch before"
-        )
     session.knobs.refresh()
     if not session.knobs.groups:
         raise CommandError("the optimizer has no learning rate to test")
-    trainer = session.trainer
-    if trainer.device is not None:
-        for root in roots(session.model).values():
-            root.to(trainer.device)
     present = session.knobs.groups[0].in_force
     planned = lr_finder.rates(low, high, steps)
-    with (
-        _unnoticed(session),
-        _in_context(session, conduct.context),
-        _put_back(session) as take,
-        _Rates(session) as rates,
-    ):
-        losses, diverged = _losses(session, planned, rates, take, conduct)
+    with sidetrack(session, conduct.context) as side, _Rates(session) as rates:
+        losses, diverged = _losses(session, planned, rates, side.take, conduct)
     found, tested = np.array(losses), planned[: len(losses)]
     if len(losses) < min(steps, lr_finder.FEWEST) and not diverged:
         raise CommandError(
@@ -164,88 +146,3 @@ class _Rates:
 
         scheduler.step = lambda *args, **kwargs: None
         self._undo.append(start_again)
-
-
-@contextmanager
-def _put_back(session: Session) -> Iterator[Take]:
-    """Within, batches can be taken and steps be made; all that training depends on is as before afterwards."""
-    loop, guard, scalers = session.loop, session.stepper.guard, session.stepper.scalers
-    cursor, modules = loop.cursor, named_modules(session.model)
-    session.turns.hold()
-    try:
-        kept = snapshots.capture(
-            session.model,
-            session.trainer,
-            session.knobs,
-            cursor,
-            run=session.timeline.current,
-            step=loop.step,
-            epoch=loop.epoch,
-        )
-        scales = [copy.deepcopy(scaler.state_dict()) for scaler in scalers.all]
-        armed, guard.armed = guard.armed, False
-        doubtful = bool(loop.doubt) and loop.step > 0
-        try:
-            if not any(modes(session.model).values()):  # as training does, when it sets out
-                for root in roots(session.model).values():
-                    root.train()
-            with borrowed(session.trainer, cursor, list(modules.values()), doubtful=doubtful) as take:
-                try:
-                    yield take
-                finally:
-                    session.turns.hold()
-                    kept.random.restore()  # a batch at hand is fetched again as it was
-        finally:
-            guard.armed = armed
-            scalers.forget_the_step()
-            for scaler, scale in zip(scalers.all, scales, strict=True):
-                scaler.load_state_dict(scale)
-            snapshots.restore(kept, session.model, session.trainer, session.knobs, None)
-    finally:
-        session.turns.let_go()
-
-
-@contextmanager
-def _in_context(session: Session, context: ThreadContext) -> Iterator[None]:
-    """At rest, under the torch context of whoever asked, as a start would be; while training runs, under its own."""
-    if session.state is State.RUNNING:
-        yield
-        return
-    before = ThreadContext.capture()
-    context.apply()
-    try:
-        yield
-    finally:
-        before.apply()
-
-
-@contextmanager
-def _unnoticed(session: Session) -> Iterator[None]:
-    """A model at rest counts as untouched afterwards, and a seed that was just set as fresh.
-
-    What somebody edited before is noticed first. After a step that broke off, all of that is still to come.
-    """
-    if not session.at_rest:
-        yield
-        return
-    looks, outside = session.state is not State.FAILED, _global_state()
-    if looks:
-        session.course.notice_edits()
-    try:
-        yield
-    finally:
-        PROCESS_TURN.take()
-        try:
-            outside.restore()
-        finally:
-            PROCESS_TURN.give()
-        if looks:
-            session.course.rest()
-
-
-def _global_state() -> RandomState:
-    PROCESS_TURN.take()
-    try:
-        return RandomState.capture()
-    finally:
-        PROCESS_TURN.give()

@@ -17,11 +17,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from nbdebug.training import batches, snapshots, steps
+from nbdebug.training import batches, snapshots
 from nbdebug.training.data import Held
 from nbdebug.training.modules import named_modules, named_parameters
 from nbdebug.training.steps import StepResult
-from nbdebug.training.trainer import StepFunction
 
 if TYPE_CHECKING:
     from nbdebug.training.session import Session
@@ -65,12 +64,10 @@ def batch_of_its_own(session: Session, held: Held) -> Any:
 
 def take_step(session: Session, batch: Any) -> StepResult:
     """The user's step on this batch, clipping and learning rates as in force. Only within :func:`aside`."""
-    trainer = session.trainer
-    function: StepFunction = trainer.step or steps.train_step
     hooks = session.stepper.hooks
     hooks.measure_norm = False
     with hooks:
-        return steps.interpret(function(session.model, batch, trainer.loss_fn, trainer.optimizer), "step")
+        return session.loop.step_on(batch)
 
 
 @dataclass

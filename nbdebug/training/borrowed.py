@@ -35,7 +35,7 @@ def borrowed(trainer: Trainer, cursor: DataCursor, others: list[Any], *, doubtfu
             yield take
         return
     generators = cursor.generator_states()
-    beside = DataCursor(trainer.train_loader, None)
+    beside = DataCursor(trainer.train_loader, None, batching=cursor.batching)
     try:
         yield lambda: _next_of(beside)
     finally:

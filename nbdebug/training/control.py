@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nbdebug.records.commands import (
     AddBreakpoint,
+    Changes,
     Checkout,
     Command,
     DeleteRun,
@@ -33,6 +34,7 @@ from nbdebug.records.commands import (
     SetKnobs,
     SetSchedule,
     Skip,
+    SplitDecay,
     Start,
     Step,
     Stop,
@@ -45,8 +47,9 @@ from nbdebug.records.commands import (
 from nbdebug.records.errors import CommandError, NbdebugError, collect
 from nbdebug.records.snapshots import Reason
 from nbdebug.records.status import State
-from nbdebug.training import snapshot_file
+from nbdebug.training import snapshot_file, undoing
 from nbdebug.training.travel import Traveller
+from nbdebug.training.undoing import Exchange
 
 if TYPE_CHECKING:
     from nbdebug.training.session import Session
@@ -107,7 +110,15 @@ class Controller:
                 return self._stop()
             case SetKnobs():
                 return self._set(command)
-            case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze() | EditNorms() | SetAverage():
+            case (
+                SwapOptimizer()
+                | SetSchedule()
+                | SwapActivations()
+                | Freeze()
+                | EditNorms()
+                | SetAverage()
+                | SplitDecay()
+            ):
                 return self._refit(command)
             case Press(name):
                 return self._session.own.press(name)
@@ -218,7 +229,7 @@ class Controller:
         before = session.knobs.all_asked()
         self._turn(command)
         session.course.remember(before)
-        return str(command.changes)
+        return f"{command.changes}{session.knobs.data.note(command.changes)}"
 
     def _turn(self, command: SetKnobs) -> None:
         session = self._session
@@ -230,22 +241,48 @@ class Controller:
         session = self._session
         session.ensure_started()
         session.knobs.refresh()
+        exchange = undoing.witnessed(session, command)
+        text = self._exchange(command)
+        session.course.remember(exchange())
+        return text
+
+    def _exchange(self, command: Refit) -> str:
+        session = self._session
         session.course.make_ready(str(command))
         text = session.refitter.refit(command)
         session.course.intervene(command, str(command))
         return text
 
     def _undo(self) -> str:
-        """The latest change of knobs taken back, by a change of its own."""
+        """The latest change of knobs or parts taken back, by a change of its own."""
         self._session.knobs.refresh()
         changes = self._session.course.undo()
+        if not isinstance(changes, Changes):
+            return self._take_back(changes)
         mistakes = self._session.knobs.mistakes(changes)
         if mistakes:
             raise CommandError(
                 f"{changes} can't be had back: {'; '.join(mistakes)}. Undo again for the change before it"
             )
         self._turn(SetKnobs(changes))
+        self._session.course.undone()
         return f"back to {changes}"
+
+    def _take_back(self, exchange: Exchange) -> str:
+        """By exchanges of its own, which can't be taken back in turn."""
+        told = []
+        for command in undoing.inverse(self._session, exchange):
+            if isinstance(command, SetKnobs):
+                self._session.knobs.refresh()
+                mistakes = self._session.knobs.mistakes(command.changes)
+                if mistakes:
+                    raise CommandError(f"{exchange.command} is taken back but for {'; '.join(mistakes)}")
+                self._turn(command)
+                told.append(str(command.changes))
+            else:
+                told.append(self._exchange(command))
+        self._session.course.undone()
+        return f"back to {'; '.join(told)}"
 
     def _reinitialize(self, command: Reinitialize) -> str:
         session = self._session

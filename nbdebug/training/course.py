@@ -9,8 +9,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from nbdebug.records.commands import (
@@ -22,6 +22,7 @@ from nbdebug.records.commands import (
     SetKnobs,
     SetSchedule,
     Skip,
+    SplitDecay,
     SwapActivations,
     SwapOptimizer,
 )
@@ -36,11 +37,13 @@ from nbdebug.training.initialization import Redrawn
 from nbdebug.training.journey import epochs_between
 from nbdebug.training.optimizer_state import forget
 from nbdebug.training.rng import RandomState
+from nbdebug.training.script_scene import deed
 from nbdebug.training.shelf import Kept, Shelf
 from nbdebug.training.timeline import Place, Timeline
 
 if TYPE_CHECKING:
     from nbdebug.training.session import Session
+    from nbdebug.training.undoing import Exchange
 
 SHARE = 0.012  # of the time, for snapshots every few steps
 SHARE_AT_CHANGES = 0.05  # more is spent where one will want to come back to
@@ -48,6 +51,25 @@ WANTED_EVERY_S = 0.5
 WANTED_EVERY_STEPS = 40
 OTHER_BATCHES = "other batches"
 OUT_OF_MEMORY = (MemoryError, RuntimeError)
+
+
+@dataclass
+class Undoable:
+    """A change that can be taken back, and where it was made; and where, on each branch, it was taken back."""
+
+    place: Place
+    change: Changes | Exchange
+    taken_back: list[Place] = field(default_factory=list)
+
+    def rename(self, old: str, new: str) -> None:
+        """A run has another name."""
+        self.place = replace(self.place, run=new) if self.place.run == old else self.place
+        self.taken_back = [replace(each, run=new) if each.run == old else each for each in self.taken_back]
+
+    def stands(self, legs: Mapping[str, Place]) -> bool:
+        """Whether it was made on this way, by the places where its runs are left, and not taken back on it."""
+        made = self.place.run in legs and legs[self.place.run].applied >= self.place.applied
+        return made and not any(back.run in legs and legs[back.run].reaches(back) for back in self.taken_back)
 
 
 class Course:
@@ -69,7 +91,8 @@ class Course:
         self._since_steps = 0
         self._finish_s = 0.0
         self._at_rest: tuple[snapshots.Fingerprint, Changes] | None = None
-        self._undo: list[tuple[Place, Changes]] = []
+        self._undo: list[Undoable] = []
+        self._undoing: Undoable | None = None
         self._complained = False
         self._start_is_no_help = False  # lazy layers had no shape then: the first step's end is kept instead
 
@@ -127,10 +150,11 @@ class Course:
             self._at_rest = (self._fingerprint(), self._session.knobs.all_asked())
 
     def _fingerprint(self) -> snapshots.Fingerprint:
-        """With the rates that a schedule wrote, which are no knob's value."""
+        """With the rates that a schedule wrote, which are no knob's value, and gradients that are still to be used."""
         session = self._session
         scheduled = [group.in_force for group in session.knobs.groups if group.scheduled]
-        return (*snapshots.fingerprint(session.model, session.trainer), scheduled)
+        gathered = snapshots.gradient_norms(session.trainer) if session.knobs.update.accumulation.done else ""
+        return (*snapshots.fingerprint(session.model, session.trainer), scheduled, gathered)
 
     def notice_edits(self) -> None:
         """What somebody changed since training rested: a seed, a knob by hand, or anything else, which is an edit."""
@@ -193,22 +217,38 @@ class Course:
         if self._session.at_rest:
             self.rest()
 
-    def remember(self, before: Changes) -> None:
-        """A change of knobs was made; ``before`` are all values before it. So it can be taken back."""
-        self._undo.append((self.timeline.here, self._session.knobs.difference(before)))
+    def remember(self, before: Changes | Exchange) -> None:
+        """A change was made, so that it can be taken back: of knobs, all of which were ``before``, or an exchange."""
+        change = self._session.knobs.difference(before) if isinstance(before, Changes) else before
+        self._undo.append(Undoable(self.timeline.here, change))
 
-    def undo(self) -> Changes:
-        """What takes back the latest change of knobs on the way here that was not taken back yet.
+    def undo(self) -> Changes | Exchange:
+        """The latest change on the way here that was not taken back yet: what takes knobs back, or an exchange.
 
         Raises:
             CommandError: there is none.
         """
         legs = {leg.run: leg for leg in self.timeline.lineage(self.timeline.here)}
-        while self._undo:
-            place, changes = self._undo.pop()
-            if place.run in legs and legs[place.run].applied >= place.applied and changes:
-                return changes
-        raise CommandError("nothing to undo: no knob was changed on the way here; rewind() goes back in time")
+        for made in reversed(self._undo):
+            if made.change and made.stands(legs):
+                made.taken_back.append(self.timeline.here)
+                self._undoing = made
+                return made.change
+        raise CommandError("nothing to undo: no knob or part was changed on the way here; rewind() goes back in time")
+
+    def undone(self) -> None:
+        """The change that :meth:`undo` gave was taken back: from here on, and not on a way from before."""
+        if self._undoing is not None:
+            self._undoing.taken_back[-1] = self.timeline.here
+
+    def since_last_step(self) -> Changes:
+        """What leads from the knobs as they are to how they were for the latest step."""
+        here, back = self.timeline.here, Changes()
+        for made in reversed(self._undo):
+            if (made.place.run, made.place.step) != (here.run, here.step):
+                break
+            back = back.then(made.change) if isinstance(made.change, Changes) else back
+        return back
 
     def branch(self, change: str, *, kind: RunKind = RunKind.TRAINING, seed: int | None = None) -> Run:
         """Begin a run where the model is."""
@@ -234,7 +274,15 @@ class Course:
                     session.random.take_over(random)
                 else:
                     self.reseed(seed)
-            case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze() | EditNorms() | SetAverage():
+            case (
+                SwapOptimizer()
+                | SetSchedule()
+                | SwapActivations()
+                | Freeze()
+                | EditNorms()
+                | SetAverage()
+                | SplitDecay()
+            ):
                 session.refitter.refit(made.change)
             case Skip():
                 session.leave_out_a_batch()
@@ -253,6 +301,7 @@ class Course:
 
     def reseed(self, seed: int) -> None:
         """Other random numbers from here on, and other batches."""
+        self._session.knobs.update.noise.reseed(seed)
         with self._session.turns:
             rng.reseed(seed)
             self._session.loop.cursor.reshuffle(seed)
@@ -371,7 +420,9 @@ class Course:
         self._since_s, self._since_steps = 0.0, 0
 
     def _record(self, change: Change, random: RandomState | None = None) -> None:
-        self._session.recorder.record_intervention(self.timeline.intervene(change, random))
+        session = self._session
+        made = deed(change, session.model, session.knobs, session.refitter.lines)
+        session.recorder.record_intervention(self.timeline.intervene(change, random, made))
 
     def _announce(self, run: Run) -> None:
         """A run is on record before the model is said to hold it: the drawing thread may look in between."""
@@ -390,7 +441,8 @@ class Course:
             return
         recorder = self._session.recorder
         old, run = self.timeline.amend(str(changes), announce=self._announce)
-        self._undo = [(replace(p, run=run.name) if p.run == old else p, change) for p, change in self._undo]
+        for each in self._undo:
+            each.rename(old, run.name)
         self.shelf.rename_run(old, run.name)
         recorder.delete_run(old)
         for made in self.timeline.lines[run.name].interventions:

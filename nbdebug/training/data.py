@@ -18,8 +18,8 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from nbdebug.records.errors import ConfigurationError
+from nbdebug.training.batch_size import Batching, size_at
 from nbdebug.training.rng import RandomState, preserved
-from nbdebug.training.trainer import length
 
 END = object()
 MAX_PARTS = 64
@@ -30,6 +30,7 @@ class DataPosition:
     """So many batches into an epoch that began with these random states.
 
     ``states`` and ``epoch_states`` are those of datasets and samplers with a ``state_dict``, now and at its beginning.
+    ``sizes`` are (batch, size) for the first batch of the epoch, and for each from which on its batch size was another.
     """
 
     batch: int
@@ -38,6 +39,7 @@ class DataPosition:
     generators: tuple[Any, ...]
     epoch_states: tuple[Any, ...] = ()
     states: tuple[Any, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +55,23 @@ class Held:
 class DataCursor:
     """Goes through the training loader, epoch after epoch, and knows where it is.
 
-    ``others`` are whatever else may hold random generators, such as the model's modules.
+    ``others`` are whatever else may hold random generators, such as the model's modules. ``batching`` says how large
+    batches are; it may change at any time, and acts on what is fetched from then on.
     """
 
     def __init__(
-        self, train_loader: Iterable[Any], val_loader: Iterable[Any] | None, others: Iterable[Any] = ()
+        self,
+        train_loader: Iterable[Any],
+        val_loader: Iterable[Any] | None,
+        others: Iterable[Any] = (),
+        batching: Batching | None = None,
     ) -> None:
         self.batch = 0
-        self.batches = length(train_loader)
+        self.batching = batching or Batching(train_loader)
         self._loader = train_loader
+        self._sizes: list[tuple[int, int]] = []
+        self._counted: tuple[int | None, int | None] | None = None
+        self._fetched_size: int | None = None
         holders = (train_loader, val_loader, *others)
         self._sources = list({id(source): source for holder in holders for source in generators_in(holder)}.values())
         self._stateful = [part for loader in (train_loader, val_loader) for part in _stateful_parts(loader)]
@@ -74,9 +84,10 @@ class DataCursor:
 
     def take(self) -> Any:
         """The next batch, or :data:`END` when the epoch is over."""
+        self._heed_size()
         if self._held is not None:
             return self._take_held(self._held)
-        taken = self._ahead.pop() if self._ahead else next(self._running(), END)
+        taken = self._ahead.pop() if self._ahead else self._fetch()
         if taken is END and self.batch == 0:
             raise ConfigurationError("train_loader is empty: it yielded no batch, so there is nothing to train on")
         if taken is not END:
@@ -85,14 +96,15 @@ class DataCursor:
 
     @property
     def held(self) -> Held | None:
-        """The batch at hand, if :meth:`hold` fetched one."""
-        return self._held
+        """The batch at hand, if :meth:`hold` fetched one that will be taken."""
+        return None if self._is_outdated else self._held
 
     def hold(self) -> Held | None:
         """Fetch the next batch without going on to it: all is as before, and :meth:`take` gives it, as it would have.
 
         ``None`` when the epoch is over.
         """
+        self._heed_size()
         if self._held is None:
             position, random = self.position(), RandomState.capture()
             batch = self.take()
@@ -134,15 +146,16 @@ class DataCursor:
 
     def at_end(self) -> bool:
         """Whether the epoch is over; looks one batch ahead only where the loader's length says that it is."""
-        if self.batch != self.batches:
+        if self.batch != self._batches_of_this_size():
             return False
         if not self._ahead:
-            self._ahead.append(next(self._running(), END))
+            self._ahead.append(self._fetch())
         return self._ahead[-1] is END
 
     def drop_iterator(self) -> None:
         """Let go of the loader's iterator and its workers."""
         self._iterator = None
+        self.batching.let_go()
 
     def rewind_epoch(self) -> None:
         """Before the first batch of an epoch."""
@@ -150,6 +163,8 @@ class DataCursor:
         self._iterator = None
         self._held = None
         self._ahead.clear()
+        self._sizes.clear()
+        self._counted = None
 
     def position(self) -> DataPosition:
         """Where we are, to come back to."""
@@ -162,19 +177,20 @@ class DataCursor:
             self.generator_states(),
             self._epoch_states,
             self._states(),
+            self._points(),
         )
 
     def restore(self, position: DataPosition) -> None:
         """Come back: fresh workers, the epoch's own shuffling, the batches already seen taken and dropped."""
         self.rewind_epoch()
         _drop_persistent_workers(self._loader)
+        self.batching.let_go()
         if position.batch and position.epoch_random is not None:
             with preserved():
                 position.epoch_random.restore()
                 self.set_generators(position.epoch_generators)
                 self._set_states(position.epoch_states)
-                for _ in range(position.batch):
-                    self.take()
+                self._pass_over(position)
         else:
             self._set_states(position.states)
         self.set_generators(position.generators)
@@ -187,13 +203,70 @@ class DataCursor:
             replace(self.position(), epoch_random=RandomState.capture(), epoch_generators=self.generator_states())
         )
 
+    def _pass_over(self, position: DataPosition) -> None:
+        """Take the batches before this place, each of the size that it had, and drop them."""
+        present = self.batching.size
+        try:
+            for batch in range(position.batch):
+                self.batching.ask(size_at(batch, position.sizes))
+                self.take()
+        finally:
+            self.batching.ask(present)
+
+    # -- batch sizes --------------------------------------------------------------------------------------------
+
+    @property
+    def batches(self) -> int | None:
+        """Batches of this epoch, as far as is known. Any thread."""
+        return self.batching.batches(self.batch, self._points())
+
+    def _batches_of_this_size(self) -> int | None:
+        """The same, counted anew only when the size is another: it is asked for after each step."""
+        size = self.batching.size
+        if self._counted is None or self._counted[0] != size:
+            self._counted = (size, self.batches)
+        return self._counted[1]
+
+    def batches_left(self, epochs: int) -> int | None:
+        """Batches until so many epochs are over, the present one included."""
+        present, later = self.batches, self.batching.batches(0, ())
+        return None if present is None or later is None else present - self.batch + (epochs - 1) * later
+
+    def _fetch(self) -> Any:
+        size = self._fetched_size = self.batching.size
+        if size is not None:
+            while self._sizes and self._sizes[-1][0] >= self.batch:
+                self._sizes.pop()
+            if not self._sizes or self._sizes[-1][1] != size:
+                self._sizes.append((self.batch, size))
+                self._counted = None
+        return next(self._running(), END)
+
+    def _points(self) -> tuple[tuple[int, int], ...]:
+        return tuple(point for point in tuple(self._sizes) if point[0] < self.batch)
+
+    @property
+    def _is_outdated(self) -> bool:
+        """Whether what was fetched ahead has a size that is in force no longer."""
+        if self._held is None and not self._ahead:
+            return False
+        acts = self.batching.at_once or self.batch == 0
+        return acts and self.batching.size != self._fetched_size
+
+    def _heed_size(self) -> None:
+        """Let go of what was fetched ahead where it has to be fetched anew."""
+        if self._is_outdated:
+            self.restore(self.position())
+
+    # -- random states ------------------------------------------------------------------------------------------
+
     def _running(self) -> Iterator[Any]:
         """The iterator of the present epoch; a new one notes how the random states were before it drew."""
         if self._iterator is None:
             self._epoch_random = RandomState.capture()
             self._epoch_generators = self.generator_states()
             self._epoch_states = self._states()
-            self._iterator = iter(self._loader)
+            self._iterator = self.batching.epoch()
         return self._iterator
 
     def _states(self) -> tuple[Any, ...]:

@@ -68,7 +68,8 @@ class Halts:
         """After a step it is known that something is wrong, or that a breakpoint was hit."""
         session = self._session
         session.come_to_rest()
-        if reason.is_fault and session.stepper.guard.damage() is not None:
+        gathers = session.knobs.update.accumulation.done > 0  # what is bad in the loss is in the gradients
+        if reason.is_fault and (gathers or session.stepper.guard.damage() is not None):
             self._go_before(session.timeline.here, reason, late=True)
             return
         self._stand(reason, step, before_update=False)
@@ -220,7 +221,7 @@ class Halts:
             found = reenact(session, held)
         losses = None
         if found.result.has_output:
-            losses = investigator.sample_losses(session.trainer.loss_fn, found.result.output, found.result.target)
+            losses = investigator.sample_losses(session.trainer.loss, found.result.output, found.result.target)
         loss = found.loss
         return origin, investigator.batch_view(session.loop.batch, losses), math.nan if loss is None else loss
 

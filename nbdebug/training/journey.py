@@ -69,7 +69,7 @@ class Journey:
             self._session.redo(due, line.random.get(self._applied))
             self._applied += 1
         elif due is not None or self._is_short_of(leg):
-            self._step(leg.run)
+            self._step(leg)
         elif len(self._legs) > 1:
             self._legs.pop(0)
             self._applied = 0
@@ -87,14 +87,21 @@ class Journey:
         loop = self._session.loop
         return loop.step < leg.step or (loop.step == leg.step and loop.epoch < leg.epoch)
 
-    def _step(self, run: str) -> None:
+    def _step(self, leg: Place) -> None:
         session = self._session
         loss, epoch_over = session.stepper.replay()
         if loss is not None:
-            self._compare(run, loss)
-        if epoch_over:
+            self._compare(leg.run, loss)
+        if epoch_over and (loss is None or not self._stood_before_its_end(leg)):
             session.turns.let_go()
             session.loop.finish_epoch()
+
+    def _stood_before_its_end(self, leg: Place) -> bool:
+        """Whether training stood still after the epoch's last step and before its end, and something was done there."""
+        loop = self._session.loop
+        next_ones = self._session.timeline.lines[leg.run].interventions[self._applied : leg.applied]
+        here = (loop.step, loop.epoch)
+        return here == (leg.step, leg.epoch) or any(here == (made.step, made.epoch) for made in next_ones[:1])
 
     def _compare(self, run: str, loss: float) -> None:
         timeline, step = self._session.timeline, self._session.loop.step

@@ -1,14 +1,10 @@
-"""Knobs: what can be changed while training. Reads and sets them; the training thread applies, any thread validates.
-
-A learning rate under a schedule is a factor: the schedule keeps writing its own values, and each update runs with them
-times the factor (see :mod:`nbdebug.training.update`). Without a schedule the group's ``lr`` is written directly.
-"""
+"""Knobs: what can be changed while training. Reads and sets them; the training thread applies, any thread validates."""
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,18 +12,22 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
-from torch.optim import Optimizer, lr_scheduler
 
 from nbdebug.records.commands import Changes, Clip, ClipMode
 from nbdebug.records.signals import Series, Signal
 from nbdebug.records.status import DropoutLayer, GroupRate, KnobStates, OwnKnob
-from nbdebug.training import option_knobs
+from nbdebug.training import data_knobs, option_knobs, update_knobs
+from nbdebug.training.data_knobs import DataKnobs, DataSettings
 from nbdebug.training.modules import Model, named_modules
+from nbdebug.training.numbers import number_mistakes
+from nbdebug.training.optimizer_groups import is_split_off
 from nbdebug.training.optimizer_options import OPTION_NAMES
 from nbdebug.training.own_knob import Knob
+from nbdebug.training.rates import Rate, RateGroup, leaves, own_rate_tensor, rate_groups, rate_in_force
 from nbdebug.training.trainer import Trainer
+from nbdebug.training.update_knobs import UpdateKnobs, UpdateSettings, clip_mistakes, parse_layer_clips
 
-NAMES = ("lr", "clip_norm", "clip_value", "dropout")
+NAMES = ("lr", "clip_norm", "clip_value", "dropout", "gradient_noise", "accumulate", *data_knobs.NAMES)
 ALIASES = {
     "learning_rate": "lr",
     "clip": "clip_norm",
@@ -36,59 +36,15 @@ ALIASES = {
     "gradient_clipping": "clip_norm",
     "p": "dropout",
     "drop": "dropout",
+    "noise": "gradient_noise",
+    "grad_noise": "gradient_noise",
+    "gradient_accumulation_steps": "accumulate",
+    "accumulate_grad_batches": "accumulate",
+    "accumulation": "accumulate",
+    "bs": "batch_size",
+    "smoothing": "label_smoothing",
+    "weights": "loss_weights",
 }
-
-
-Rate = float | torch.Tensor
-
-
-@dataclass
-class RateGroup:
-    """A parameter group of an optimizer, with the factor that the person put on its schedule (1: untouched)."""
-
-    name: str
-    optimizer: Optimizer
-    index: int
-    scheduled: bool
-    has_peak: bool
-    first_lr: float
-    factor: float = 1.0
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The optimizer's own group."""
-        return self.optimizer.param_groups[self.index]
-
-    @property
-    def base(self) -> float:
-        """What a schedule scales: its peak where it has one (one-cycle, cyclic), else its start."""
-        start = self.options.get("initial_lr", self.first_lr)
-        return float(self.options.get("max_lr", start) if self.has_peak else start)
-
-    @property
-    def asked(self) -> float:
-        """The learning rate as asked for, before the schedule's own factor."""
-        return self.base * self.factor if self.scheduled else float(self.options["lr"])
-
-    @property
-    def in_force(self) -> float:
-        """The learning rate that the next update uses."""
-        return float(self.options["lr"]) * self.factor
-
-    @property
-    def is_on_device(self) -> bool:
-        """Whether the rate is a tensor that does not lie on the CPU."""
-        rate = self.options["lr"]
-        return isinstance(rate, torch.Tensor) and rate.device.type != "cpu"
-
-    def ask(self, lr: float) -> None:
-        """Ask for a learning rate."""
-        if self.scheduled:
-            self.factor = lr / self.base
-        elif isinstance(self.options["lr"], torch.Tensor):
-            self.options["lr"].fill_(lr)
-        else:
-            self.options["lr"] = lr
 
 
 @dataclass(frozen=True)
@@ -103,6 +59,8 @@ class KnobSettings:
     dropout: tuple[float, ...]
     first_rates: tuple[float, ...] = ()
     own: tuple[tuple[str, float], ...] = ()
+    update: UpdateSettings = field(default_factory=UpdateSettings)
+    data: DataSettings = field(default_factory=DataSettings)
 
 
 @dataclass
@@ -115,10 +73,14 @@ class Knobs:
     groups: list[RateGroup] = field(default_factory=list)
     dropout_layers: dict[str, nn.Module] = field(default_factory=dict)
     own: dict[str, Knob] = field(default_factory=dict)
+    update: UpdateKnobs = field(init=False)
+    data: DataKnobs = field(init=False)
     _last_shares: dict[str, float] = field(default_factory=dict)
     _series: tuple[Series, ...] = ()
 
     def __post_init__(self) -> None:
+        self.update = UpdateKnobs(self.model, self.trainer)
+        self.data = DataKnobs(self.trainer)
         self.refresh()
 
     @property
@@ -137,9 +99,9 @@ class Knobs:
         A rate that is a tensor on a device is returned as such.
         """
         groups, clip = self.groups, self.clip
-        rates: tuple[Rate, ...] = (_in_force(groups[0]),) if groups else ()
+        rates: tuple[Rate, ...] = (rate_in_force(groups[0]),) if groups else ()
         if len(groups) > 1:
-            rates += tuple(_in_force(group) for group in groups)
+            rates += tuple(rate_in_force(group) for group in groups)
         norm = clip.threshold if clip.mode is ClipMode.NORM else math.inf
         value = clip.threshold if clip.mode is ClipMode.VALUE else math.inf
         return (*rates, norm, value) if not self.dropout_layers else (*rates, norm, value, self.dropout or 0.0)
@@ -147,7 +109,7 @@ class Knobs:
     def refresh(self) -> None:
         """Look again at the model and optimizer, which may be others; factors are kept while a group's schedule is."""
         known = {(group.name, id(group.optimizer), group.scheduled): group for group in self.groups}
-        self.groups = list(_rate_groups(self.trainer))
+        self.groups = list(rate_groups(self.trainer))
         for group in self.groups:
             before = known.get((group.name, id(group.optimizer), group.scheduled), group)
             group.factor, group.first_lr = before.factor, before.first_lr
@@ -172,6 +134,12 @@ class Knobs:
             init_layers=init_layers,
             options=option_knobs.knobs(self.groups, self._schedulers),
             own=tuple(OwnKnob(k.name, k.value, k.low, k.high, k.log) for k in self.own.values()),
+            layer_clips=tuple(self.update.layer_clips.items()),
+            gradient_noise=self.update.noise.std,
+            accumulate=self.update.accumulation.every,
+            accumulated=self.update.accumulation.done,
+            why_not_accumulate=self.update.why_not_accumulate,
+            **self.data.states(),
         )
 
     @property
@@ -186,10 +154,12 @@ class Knobs:
         """Why these changes can't be made, a line for each reason."""
         return [
             *self._rate_mistakes(changes.lr),
-            *_clip_mistakes(changes.clip),
+            *clip_mistakes(changes.clip),
             *self._dropout_mistakes(changes.dropout),
             *(option_knobs.mistakes(self.groups, self._schedulers, changes.options) if changes.options else ()),
             *self._own_mistakes(changes.own or {}),
+            *self.update.mistakes(changes),
+            *self.data.mistakes(changes),
         ]
 
     def apply(self, changes: Changes) -> None:
@@ -207,6 +177,8 @@ class Knobs:
             option_knobs.apply(self.groups, changes.options)
         for name, value in (changes.own or {}).items():
             self.own[name].value = float(value)
+        self.update.apply(changes)
+        self.data.apply(changes)
 
     def _own_mistakes(self, values: Mapping[str, float]) -> list[str]:
         found = [
@@ -220,14 +192,16 @@ class Knobs:
 
     @property
     def _schedulers(self) -> list[Any]:
-        return list(_leaves(self.trainer.schedulers.values()))
+        return list(leaves(self.trainer.schedulers.values()))
 
     def all_asked(self) -> Changes:
         """The present value of every knob, as changes that would bring it about."""
         rates = {group.name: group.asked for group in self.groups}
         dropout = {name: _dropout_of(layer) for name, layer in self.dropout_layers.items()}
         own = {name: knob.value for name, knob in self.own.items()}
-        return Changes(rates, self.clip, dropout, dict(option_knobs.present(self.groups, self._schedulers)), own)
+        options, update = option_knobs.present(self.groups, self._schedulers), self.update
+        clips, noise, every = dict(update.layer_clips), update.noise.std, update.accumulation.every
+        return Changes(rates, self.clip, dropout, dict(options), own, clips, noise, every, **self.data.asked())
 
     def difference(self, wanted: Changes) -> Changes:
         """Of what :meth:`all_asked` gave at another time, what is different now; one value where all are alike."""
@@ -242,7 +216,8 @@ class Knobs:
         dropout = tuple(_dropout_of(layer) for layer in self.dropout_layers.values())
         factors = tuple(group.factor for group in self.groups)
         own = tuple((name, knob.value) for name, knob in self.own.items())
-        return KnobSettings(factors, self.clip, dropout, tuple(group.first_lr for group in self.groups), own)
+        rates = tuple(group.first_lr for group in self.groups)
+        return KnobSettings(factors, self.clip, dropout, rates, own, self.update.settings(), self.data.settings())
 
     def restore(self, settings: KnobSettings) -> None:
         """From a snapshot; the learning rates come back with the optimizer."""
@@ -256,17 +231,19 @@ class Knobs:
                 self.own[name].value = value
         for layer, p in zip(self.dropout_layers.values(), settings.dropout, strict=False):
             _set_dropout(layer, p)
+        self.update.restore(settings.update)
+        self.data.restore(settings.data)
 
     def _set_rates(self, lr: float | Mapping[str, float]) -> None:
         if isinstance(lr, Mapping):
             by_name = {group.name: group for group in self.groups}
             for name, value in lr.items():
-                _own_rate_tensor(by_name[str(name)], self.groups)
+                own_rate_tensor(by_name[str(name)], self.groups)
                 by_name[str(name)].ask(value)
             return
         shares = self._shares()
         for group, share in zip(self.groups, shares, strict=True):
-            _own_rate_tensor(group, self.groups)
+            own_rate_tensor(group, self.groups)
             group.ask(lr * share if share != 1.0 else lr)
 
     def _shares(self) -> list[float]:
@@ -286,7 +263,7 @@ class Knobs:
             return [f"lr can't be set: the schedule of {flat[0] or 'this optimizer'} starts from a rate of 0, and is a "
                     "factor on it; make the optimizer with a rate above 0"]  # fmt: skip
         if not isinstance(lr, Mapping):
-            return _number_mistakes("lr", lr, 0.0, math.inf)
+            return number_mistakes("lr", lr, 0.0, math.inf)
         names = [group.name for group in self.groups]
         return _named_mistakes("lr", "parameter group", {str(k): v for k, v in lr.items()}, names, 0.0, math.inf)
 
@@ -296,28 +273,35 @@ class Knobs:
         if not self.dropout_layers:
             return ["dropout can't be set: the model has no dropout layer (functional dropout can't be seen)"]
         if not isinstance(dropout, Mapping):
-            return _number_mistakes("dropout", dropout, 0.0, 1.0)
+            return number_mistakes("dropout", dropout, 0.0, 1.0)
         return _named_mistakes("dropout", "dropout layer", dropout, list(self.dropout_layers), 0.0, 1.0)
 
 
 def parse(options: Mapping[str, Any], own: Collection[str] = ()) -> tuple[Changes, list[str]]:
     """Keyword arguments of ``debugger.set`` as changes, and what is wrong with them in words.
 
-    ``clip_norm=None`` and ``clip_value=None`` turn clipping off; unknown names come with the nearest right one.
+    ``clip_norm=None`` and ``clip_value=None`` turn clipping off; as mappings they are by layer. Unknown names come with
+    the nearest right one.
     """
     known = (*NAMES, *OPTION_NAMES, *own)
     mistakes = [_unknown(name, known) for name in options if name not in known]
     others = option_knobs.parse({name: value for name, value in options.items() if name in OPTION_NAMES[1:]})
     options = {name: _plain(value) for name, value in options.items()}
-    modes = {"clip_norm": ClipMode.NORM, "clip_value": ClipMode.VALUE}
+    layer_clips, wrong = parse_layer_clips(options)
+    modes = {key: mode for key, mode in update_knobs.MODES.items() if not isinstance(options.get(key), Mapping)}
     on = [Clip(mode, options[key]) for key, mode in modes.items() if options.get(key) is not None]
     if len(on) == 2:
         mistakes.append("clip_norm and clip_value can't both be on: give one of them")
     mine = {name: value for name, value in options.items() if name in own}
-    nones = [name for name in ("lr", "dropout") if name in options and options[name] is None]
+    nones = [name for name in NAMES if name not in update_knobs.MODES and name in options and options[name] is None]
     mistakes += [f"{name} can't be None: leave it out to keep it as it is" for name in nones]
     clip = (on[0] if on else Clip()) if any(key in options for key in modes) else None
-    return Changes(options.get("lr"), clip, options.get("dropout"), others or None, mine or None), mistakes
+    changes = Changes(
+        *(options.get("lr"), clip, options.get("dropout"), others or None, mine or None, layer_clips),
+        *(options.get("gradient_noise"), options.get("accumulate")),
+        **data_knobs.parse(options),
+    )
+    return changes, mistakes + wrong
 
 
 def _plain(value: Any) -> Any:
@@ -333,45 +317,6 @@ def _unknown(name: str, known: tuple[str, ...]) -> str:
     near = ALIASES.get(name) or next(iter(difflib.get_close_matches(name, known, 1, 0.4)), None)
     hint = f": did you mean {near!r}?" if near else ""
     return f"unknown knob {name!r}{hint} (there are {', '.join(NAMES)}, and the optimizer's options)"
-
-
-def _rate_groups(trainer: Trainer) -> Iterator[RateGroup]:
-    scheduled = [_optimizer_of(scheduler) for scheduler in trainer.schedulers.values()]
-    peaks = [_optimizer_of(scheduler) for scheduler in _leaves(trainer.schedulers.values()) if _has_peak(scheduler)]
-    for prefix, optimizer in trainer.optimizers.items():
-        several = len(optimizer.param_groups) > 1
-        has_schedule = any(each is optimizer or each is None for each in scheduled)
-        for index, group in enumerate(optimizer.param_groups):
-            if "lr" not in group:  # an optimizer of one's own need not have one
-                continue
-            own = str(group.get("name", index)) if several else ""
-            name = ".".join(part for part in (prefix, own) if part)
-            yield RateGroup(name, optimizer, index, has_schedule, optimizer in peaks, float(group["lr"]))
-
-
-def _optimizer_of(scheduler: Any) -> Any:
-    return getattr(scheduler, "optimizer", getattr(scheduler, "_optimizer", None))
-
-
-def _leaves(schedulers: Iterable[Any]) -> Iterator[Any]:
-    for scheduler in schedulers:
-        parts = getattr(scheduler, "_schedulers", None)
-        if parts:
-            yield from _leaves(parts)
-        else:
-            yield scheduler
-
-
-def _has_peak(scheduler: Any) -> bool:
-    return isinstance(scheduler, (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR))
-
-
-def _own_rate_tensor(group: RateGroup, groups: Sequence[RateGroup]) -> None:
-    """Groups of an optimizer made with one rate tensor share it; to change one of them, it needs its own."""
-    lr = group.options["lr"]
-    shared = any(other is not group and other.options["lr"] is lr for other in groups)
-    if isinstance(lr, torch.Tensor) and shared:
-        group.options["lr"] = lr.clone()
 
 
 def _drops(module: nn.Module) -> bool:
@@ -399,28 +344,21 @@ def _between(before: Changes, after: Changes) -> Changes:
         dropout=_differing(before.dropout, after.dropout),
         options=_differing_options(before.options or {}, after.options or {}),
         own={name: v for name, v in (after.own or {}).items() if (before.own or {}).get(name, v) != v} or None,
+        **update_knobs.between(before, after),
+        **data_knobs.between(before, after),
     )
 
 
 def _differing(present: Any, wanted: Any) -> float | dict[str, float] | None:
     changed = {name: value for name, value in wanted.items() if present.get(name, value) != value}
     same_for_all = len(changed) == len(wanted) and len(set(changed.values())) == 1
+    same_for_all &= not any(map(is_split_off, wanted))  # what is set for all need not be for those
     return next(iter(changed.values())) if changed and same_for_all else changed or None
 
 
 def _differing_options(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any] | None:
     found = {name: _differing(before[name], values) for name, values in after.items() if name in before}
     return {name: value for name, value in found.items() if value is not None} or None
-
-
-def _clip_mistakes(clip: Clip | None) -> list[str]:
-    if clip is None or clip.mode is ClipMode.OFF:
-        return []
-    name = f"clip_{clip.mode}"
-    found = _number_mistakes(name, clip.threshold, 0.0, math.inf)
-    if not found and clip.threshold == 0:
-        found = [f"{name}=0 would stop all learning: give a positive threshold, or None to turn clipping off"]
-    return found
 
 
 def _named_mistakes(
@@ -432,24 +370,9 @@ def _named_mistakes(
             near = difflib.get_close_matches(name, names, 1, 0.4)
             hint = f": did you mean {near[0]!r}?" if near else f" (there {_list_of(names)})"
             mistakes.append(f"no {kind} {name!r}{hint}")
-        mistakes += _number_mistakes(f"{knob}[{name!r}]", value, low, high)
+        mistakes += number_mistakes(f"{knob}[{name!r}]", value, low, high)
     return mistakes
 
 
 def _list_of(names: list[str]) -> str:
     return f"are {', '.join(map(repr, names))}" if len(names) > 1 else f"is only {names[0]!r}"
-
-
-def _number_mistakes(name: str, value: Any, low: float, high: float) -> list[str]:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return [f"{name} must be a number, not {value!r}"]
-    if not (low <= value < high):
-        end = f" and below {high:g}" if math.isfinite(high) else ", finite"
-        return [f"{name}={value!r} is out of range: it must be at least {low:g}{end}"]
-    return []
-
-
-def _in_force(group: RateGroup) -> Rate:
-    """As :attr:`RateGroup.in_force`, but nothing is brought from a device."""
-    rate: Rate = group.options["lr"]
-    return rate * group.factor if group.is_on_device else float(rate) * group.factor

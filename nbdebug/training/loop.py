@@ -18,10 +18,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from nbdebug.records.errors import ConfigurationError
 from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.training import batches, steps
+from nbdebug.training.accumulation import Accumulation
+from nbdebug.training.batch_size import Batching
 from nbdebug.training.data import END, DataCursor, checksum, doubt_about
 from nbdebug.training.modules import Model, device_of, evaluating, named_modules
 from nbdebug.training.steps import StepResult
-from nbdebug.training.trainer import StepFunction, Trainer
+from nbdebug.training.trainer import Trainer
 
 Turns = Callable[[], AbstractContextManager[None]]
 
@@ -47,10 +49,19 @@ class Loop:
     the present batch, to know it again.
     """
 
-    def __init__(self, model: Model, trainer: Trainer, turns: Turns) -> None:
+    def __init__(
+        self,
+        model: Model,
+        trainer: Trainer,
+        turns: Turns,
+        batching: Batching | None = None,
+        accumulation: Accumulation | None = None,
+    ) -> None:
+        self.accumulation = accumulation or Accumulation()
         self.model = model
         self.trainer = trainer
-        self.cursor = DataCursor(trainer.train_loader, trainer.val_loader, list(named_modules(model).values()))
+        modules = list(named_modules(model).values())
+        self.cursor = DataCursor(trainer.train_loader, trainer.val_loader, modules, batching)
         self.epoch = 0
         self.step = 0
         self.batch: Any = None
@@ -80,8 +91,7 @@ class Loop:
         """One step on the present batch, the user's own if they gave one, and the scheduler's if it goes by batches."""
         trainer = self.trainer
         self.doing = f"in step {self.step + 1}"
-        function: StepFunction = trainer.step or steps.train_step
-        result = steps.interpret(function(self.model, self.batch, trainer.loss_fn, trainer.optimizer), "step")
+        result = self.step_on(self.batch)
         if trainer.scheduler_interval == "batch":
             for scheduler in trainer.schedulers.values():
                 if isinstance(scheduler, ReduceLROnPlateau):
@@ -90,6 +100,17 @@ class Loop:
                     scheduler.step()
         self.step += 1
         return result
+
+    def step_on(self, batch: Any) -> StepResult:
+        """The step itself, the user's own or the plain one."""
+        trainer = self.trainer
+        self._forget_parts()
+        if trainer.step is not None:
+            returned = trainer.step(self.model, batch, trainer.loss, trainer.optimizer)
+        else:
+            optimizer: Any = trainer.optimizer  # without a step of the user's there is one only
+            returned = steps.train_step(self.model, batch, trainer.loss, optimizer, self.accumulation)
+        return steps.interpret(returned, "step")
 
     def keep_loss(self, loss: float | torch.Tensor, result: StepResult) -> None:
         """Remember a step's loss for the epoch's mean; one that is still on a device is put right on its arrival."""
@@ -106,13 +127,20 @@ class Loop:
             self.epoch_losses[index] = (loss, self.epoch_losses[index][1])
 
     def batch_metrics(self, result: StepResult) -> dict[str, Any]:
-        """The metrics on a training batch; empty where the step gave no output and target."""
+        """The loss's parts and the metrics on a batch; no metrics where the step gave no output and target."""
+        parts = self.trainer.loss_parts
+        latest = dict(parts.latest) if parts is not None else {}
         if not (result.has_output and self.trainer.metrics):
-            return {}
+            return latest
         self.doing = f"in the metrics after step {self.step}"
         output, target = _detached(result.output), _detached(result.target)
         with torch.no_grad():
-            return {name: _one_number(name, metric(output, target)) for name, metric in self.trainer.metrics.items()}
+            found = {name: _one_number(name, metric(output, target)) for name, metric in self.trainer.metrics.items()}
+        return {**latest, **found}
+
+    def _forget_parts(self) -> None:
+        if self.trainer.loss_parts is not None:
+            self.trainer.loss_parts.latest.clear()
 
     def finish_epoch(self, *, aborted: Callable[[], bool] = lambda: False) -> Evaluation | None:
         """Validate, step the schedulers that go by epochs, go to the next epoch. Takes its own turns, batch by batch.
@@ -148,7 +176,8 @@ class Loop:
                     if fetched is END:
                         break
                     self.batch = batches.move(fetched, self.device)
-                    result = steps.interpret(function(self.model, self.batch, self.trainer.loss_fn), "eval_step")
+                    self._forget_parts()
+                    result = steps.interpret(function(self.model, self.batch, self.trainer.loss), "eval_step")
                     count = batches.samples(self.batch, result.target)
                     losses.append((result.loss, count))
                     for name, value in self.batch_metrics(result).items():

@@ -45,15 +45,18 @@ class ModuleState:
     extra: dict[str, Any]
     lazy: bool
     plain: dict[Key, Any] = field(default_factory=dict)
+    other_gradients: tuple[torch.Tensor | None, ...] = ()
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """All copies, to count their bytes."""
         yield from (*self.parameters.values(), *self.others, *self.gradients.values(), *self.attributes.values())
+        yield from (gradient for gradient in self.other_gradients if gradient is not None)
         yield from (copied for _, copied in self.buffers.values() if copied is not None)
 
 
 def capture(roots: Mapping[str, nn.Module], others: Iterable[torch.Tensor]) -> ModuleState:
     """Copy what these modules and other parameters hold."""
+    others = list(others)
     parameters = named_parameters(roots)
     modules = named_modules(roots)
     known = {name: p for name, p in parameters.items() if not isinstance(p, UninitializedTensorMixin)}
@@ -72,6 +75,7 @@ def capture(roots: Mapping[str, nn.Module], others: Iterable[torch.Tensor]) -> M
         extra={name: copy.deepcopy(m.get_extra_state()) for name, m in _with_extra_state(modules).items()},
         lazy=len(known) < len(parameters),
         plain=dict(plain_attributes(modules)),
+        other_gradients=tuple(None if p.grad is None else _copy(p.grad) for p in others),
     )
 
 
@@ -110,6 +114,7 @@ def _dotted(module: str, name: str) -> str:
 def restore(state: ModuleState, roots: Mapping[str, nn.Module], others: Iterable[torch.Tensor]) -> None:
     """Put it back."""
     parameters, modules = named_parameters(roots), named_modules(roots)
+    others = list(others)
     with torch.no_grad():
         for name, copied in state.parameters.items():
             _write(parameters[name], copied)
@@ -120,6 +125,8 @@ def restore(state: ModuleState, roots: Mapping[str, nn.Module], others: Iterable
     for name, parameter in parameters.items():
         parameter.requires_grad_(state.learning.get(name, parameter.requires_grad))
         gradient = state.gradients.get(name)
+        parameter.grad = None if gradient is None else gradient.clone()
+    for parameter, gradient in zip(others, state.other_gradients, strict=False):
         parameter.grad = None if gradient is None else gradient.clone()
     for (name, key), value in state.plain.items():
         _restore_plain(modules[name], key, value)

@@ -97,6 +97,11 @@ def decay_groups(model: Model, optimizer: Optimizer) -> tuple[DecayGroup, ...]:
     return tuple(plan)
 
 
+def is_split_off(group: str) -> bool:
+    """Whether this is the name of a group that was split off as not decayed."""
+    return group.endswith(f", {NO_DECAY}")
+
+
 def split_mistakes(optimizer: Optimizer, plan: tuple[DecayGroup, ...]) -> list[str]:
     """Why a split can't be made, a line for each reason."""
     name = type(optimizer).__name__

@@ -19,38 +19,40 @@ rectified one (6 with β2 = 0.999).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 
 from nbdebug.records.optimizers import OptimizerKind
+from nbdebug.training.optimizer_recipes import Recipe, Then, real
 
 K = OptimizerKind
 ADAM_LIKE = (K.ADAM, K.ADAMW, K.NADAM, K.RADAM)
 WITH_BETAS = (*ADAM_LIKE, K.ADAMAX)
-SAME = 1e-9
 
 
 @dataclass(frozen=True)
 class Scaled:
-    """A tensor times a number; ``root`` says that it is the root of what is meant."""
+    """An entry of the state times a number; ``root`` says that it is the root of what is meant."""
 
+    entry: str
     tensor: torch.Tensor
     factor: float = 1.0
     root: bool = False
 
-    def times(self, factor: float) -> torch.Tensor:
+    def times(self, factor: float) -> Recipe:
         """The value times another number; an exact copy where the two numbers cancel."""
-        whole = self.factor * factor
-        return self.tensor.detach().clone() if abs(whole - 1) < SAME else self.tensor.detach() * whole
+        return Recipe(self.entry, self.factor * factor)
 
-    def squared(self) -> torch.Tensor:
+    def squared(self) -> Recipe:
         """The square of each element; of complex tensors, of each part, as torch's optimizers mean it."""
-        value = self.times(1.0)
-        real(value).square_()
-        return value
+        return replace(self.times(1.0), then=((Then.SQUARE, 1.0),))
+
+    def value(self) -> torch.Tensor:
+        """What it comes to."""
+        return made_of(self.times(1.0), self)
 
 
 @dataclass(frozen=True)
@@ -63,33 +65,43 @@ class Moments:
     largest: Scaled | None = None
 
 
+def made_of(recipe: Recipe, scaled: Scaled) -> torch.Tensor:
+    """A recipe from one entry, carried out."""
+    made: torch.Tensor = recipe.make({scaled.entry: scaled.tensor}, scaled.tensor, {})
+    return made
+
+
 def read(kind: OptimizerKind | None, options: Mapping[str, Any], state: Mapping[str, Any]) -> Moments:
     """The estimates that a parameter's state holds."""
     updates = int(state["step"]) if kind is not None and "step" in state else 0
     if kind is K.SGD and options["momentum"] and isinstance(state.get("momentum_buffer"), torch.Tensor):
         share = (1 - options["momentum"]) / (1 - options["dampening"]) if options["dampening"] < 1 else 0.0
-        return Moments(0, Scaled(state["momentum_buffer"], share))
+        return Moments(0, _scaled(state, "momentum_buffer", share))
     if not updates:
         return Moments()
     if kind in WITH_BETAS:
         beta1, beta2 = (float(beta) for beta in options["betas"])
-        mean = Scaled(state["exp_avg"], 1 / (1 - beta1**updates))
+        mean = _scaled(state, "exp_avg", 1 / (1 - beta1**updates))
         if kind is K.ADAMAX:
-            return Moments(updates, mean, Scaled(state["exp_inf"], root=True))
+            return Moments(updates, mean, Scaled("exp_inf", state["exp_inf"], root=True))
         unbiased = 1 / (1 - beta2**updates)
-        largest = state.get("max_exp_avg_sq") if options.get("amsgrad") else None
-        kept = None if largest is None else Scaled(largest, unbiased)
-        return Moments(updates, mean, Scaled(state["exp_avg_sq"], unbiased), kept)
+        largest = options.get("amsgrad") and state.get("max_exp_avg_sq") is not None
+        kept = _scaled(state, "max_exp_avg_sq", unbiased) if largest else None
+        return Moments(updates, mean, _scaled(state, "exp_avg_sq", unbiased), kept)
     if kind is K.RMSPROP:
         unbiased = 1 / (1 - options["alpha"] ** updates) if options["alpha"] < 1 else 1.0
-        return Moments(updates, None, Scaled(state["square_avg"], unbiased))
-    return Moments(updates, None, Scaled(state["sum"], 1 / updates)) if kind is K.ADAGRAD else Moments()
+        return Moments(updates, None, _scaled(state, "square_avg", unbiased))
+    return Moments(updates, None, _scaled(state, "sum", 1 / updates)) if kind is K.ADAGRAD else Moments()
+
+
+def _scaled(state: Mapping[str, Any], entry: str, factor: float) -> Scaled:
+    return Scaled(entry, state[entry], factor)
 
 
 def write(
     kind: OptimizerKind, options: Mapping[str, Any], moments: Moments, parameter: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """A parameter's state in another kind of optimizer; empty where it starts anew."""
+) -> dict[str, Recipe]:
+    """How a parameter's state in another kind of optimizer is made; empty where it starts anew."""
     if kind is K.ADAGRAD:
         return {}
     if kind is K.SGD:
@@ -100,47 +112,50 @@ def write(
         return _for_rmsprop(options, moments, parameter)
     if moments.mean is None and moments.square is None:
         return {}
-    return _for_adam_like(kind, options, moments, parameter)
+    return _for_adam_like(kind, options, moments)
 
 
-def _for_adam_like(
-    kind: OptimizerKind, options: Mapping[str, Any], moments: Moments, parameter: torch.Tensor
-) -> dict[str, torch.Tensor]:
+def _for_adam_like(kind: OptimizerKind, options: Mapping[str, Any], moments: Moments) -> dict[str, Recipe]:
     beta1, beta2 = options["betas"]
     updates = max(moments.updates, _first_rectified(beta2) if kind is K.RADAM else 1)
-    state = {"step": number(float(updates), options, parameter)}
+    state = {"step": Recipe(number=float(updates))}
     if kind is K.NADAM:
-        state["mu_product"] = number(_mu_product(updates, beta1, options["momentum_decay"]), options, parameter)
+        state["mu_product"] = Recipe(number=_mu_product(updates, beta1, options["momentum_decay"]))
     mean, square = moments.mean, moments.square
-    state["exp_avg"] = _zeros(parameter) if mean is None else mean.times(1 - beta1**updates)
+    state["exp_avg"] = Recipe() if mean is None else mean.times(1 - beta1**updates)
     if kind is K.ADAMAX:
         state["exp_inf"] = _root(moments)
         return state
     bias = 1 - beta2**updates
-    state["exp_avg_sq"] = square.times(bias) if square is not None and not square.root else _square(moments).mul_(bias)
+    known = square is not None and not square.root
+    state["exp_avg_sq"] = square.times(bias) if known else _and_then(_square(moments), Then.TIMES, bias)  # type: ignore[union-attr]
     if options.get("amsgrad", False):
-        state["max_exp_avg_sq"] = _zeros(parameter) if moments.largest is None else moments.largest.times(bias)
+        state["max_exp_avg_sq"] = Recipe() if moments.largest is None else moments.largest.times(bias)
     return state
 
 
-def _for_rmsprop(options: Mapping[str, Any], moments: Moments, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+def _for_rmsprop(options: Mapping[str, Any], moments: Moments, parameter: torch.Tensor) -> dict[str, Recipe]:
     """Its average is not corrected while short: without a v of the source, the last gradient makes up for it."""
-    gradient = None if parameter.grad is None or parameter.grad.is_sparse else parameter.grad.detach()
+    has_gradient = parameter.grad is not None and not parameter.grad.is_sparse
     known = moments.mean is not None or moments.square is not None
-    if not known and gradient is None:
+    if not known and not has_gradient:
         return {}
-    square = _square(moments) if known else _zeros(parameter)
-    if moments.square is None and gradient is not None:
-        torch.maximum(real(square), real(gradient).square(), out=real(square))
-    state = {"step": number(float(moments.updates or 1), options, parameter), "square_avg": square}
+    square = _square(moments) if known else Recipe()
+    if moments.square is None and has_gradient:
+        square = _and_then(square, Then.AT_LEAST_GRADIENT)
+    state = {"step": Recipe(number=float(moments.updates or 1)), "square_avg": square}
     if options["momentum"] > 0:
-        state["momentum_buffer"] = _zeros(parameter)
+        state["momentum_buffer"] = Recipe()
     if options["centered"]:
-        state["grad_avg"] = _zeros(parameter)
+        state["grad_avg"] = Recipe()
     return state
 
 
-def _square(moments: Moments) -> torch.Tensor:
+def _and_then(recipe: Recipe, what: Then, by: float = 1.0) -> Recipe:
+    return replace(recipe, then=(*recipe.then, (what, by)))
+
+
+def _square(moments: Moments) -> Recipe:
     """The mean squared gradient, of the mean where it is unknown."""
     if moments.square is not None:
         return moments.square.squared() if moments.square.root else moments.square.times(1.0)
@@ -148,12 +163,10 @@ def _square(moments: Moments) -> torch.Tensor:
     return moments.mean.squared()
 
 
-def _root(moments: Moments) -> torch.Tensor:
+def _root(moments: Moments) -> Recipe:
     if moments.square is not None and moments.square.root:
         return moments.square.times(1.0)
-    root = _square(moments)
-    real(root).sqrt_()
-    return root
+    return _and_then(_square(moments), Then.ROOT)
 
 
 def estimates(moments: Moments, parameter: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -161,8 +174,8 @@ def estimates(moments: Moments, parameter: torch.Tensor) -> tuple[torch.Tensor, 
 
     An unknown mean is first looked for in the parameter's present gradient. ``None`` where nothing is known.
     """
-    root = None if moments.square is None else real(_root(moments))
-    mean = None if moments.mean is None else _dense(moments.mean.times(1.0))
+    root = None if moments.square is None else real(made_of(_root(moments), moments.square))
+    mean = None if moments.mean is None else _dense(moments.mean.value())
     if mean is None and parameter.grad is not None and (root is None or not parameter.grad.is_sparse):
         mean = _dense(parameter.grad.detach())
     mean = root if mean is None else mean
@@ -186,25 +199,8 @@ def update_size(kind: OptimizerKind, options: Mapping[str, Any], mean: torch.Ten
     return float(update.double().nan_to_num(0.0, 0.0, 0.0).square().sum())
 
 
-def real(tensor: torch.Tensor) -> torch.Tensor:
-    """A view of a complex tensor's parts; another tensor as it is."""
-    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
-
-
 def _dense(tensor: torch.Tensor) -> torch.Tensor:
     return real(tensor.coalesce().values() if tensor.is_sparse else tensor)
-
-
-def _zeros(parameter: torch.Tensor) -> torch.Tensor:
-    return torch.zeros_like(parameter, memory_format=torch.preserve_format).detach()
-
-
-def number(value: float, options: Mapping[str, Any], parameter: torch.Tensor) -> torch.Tensor:
-    """A count as torch's optimizers keep it."""
-    wide = torch.get_default_dtype() == torch.float64 and not options.get("fused")
-    on_device = bool(options.get("capturable") or options.get("fused"))
-    dtype = torch.float64 if wide else torch.float32
-    return torch.tensor(value, dtype=dtype, device=parameter.device if on_device else "cpu")
 
 
 @lru_cache(maxsize=64)

@@ -18,7 +18,7 @@ from nbdebug.records.errors import CommandError
 
 def capture(optimizer: Optimizer) -> Any:
     """A copy of state and options."""
-    if _has_own_state_dict(optimizer):
+    if has_own_state_dict(optimizer):
         return copy.deepcopy(optimizer.state_dict())
     options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     state = [deep_copy(optimizer.state[p]) if p in optimizer.state else None for p in parameters_of(optimizer)]
@@ -27,7 +27,7 @@ def capture(optimizer: Optimizer) -> Any:
 
 def refuse_if_changed(optimizer: Optimizer, kept: Any) -> None:
     """Refuse to restore where the parameter groups of that time are no longer the first ones of today."""
-    if _has_own_state_dict(optimizer):
+    if has_own_state_dict(optimizer):
         return
     sizes = [len(group["params"]) for group in optimizer.param_groups]
     if sizes[: len(kept[2])] != kept[2]:
@@ -40,7 +40,7 @@ def refuse_if_changed(optimizer: Optimizer, kept: Any) -> None:
 def differences(optimizer: Optimizer, kept: Any) -> list[str]:
     """Why a kept state does not fit this optimizer, a line for each reason."""
     kind = type(optimizer).__name__
-    if _has_own_state_dict(optimizer):
+    if has_own_state_dict(optimizer):
         return [] if isinstance(kept, dict) else [f"{kind} keeps its state in a way of its own, the snapshot's did not"]
     if isinstance(kept, dict):
         return [f"the snapshot's optimizer keeps its state in a way of its own, {kind} does not"]
@@ -57,7 +57,7 @@ def differences(optimizer: Optimizer, kept: Any) -> list[str]:
 
 def restore(optimizer: Optimizer, kept: Any) -> None:
     """Put it back; parameter groups added since are taken off again."""
-    if _has_own_state_dict(optimizer):
+    if has_own_state_dict(optimizer):
         optimizer.load_state_dict(copy.deepcopy(kept))
         return
     options, states, _ = kept
@@ -105,5 +105,6 @@ def deep_copy(value: Any) -> Any:
     return copy.deepcopy(value)
 
 
-def _has_own_state_dict(optimizer: Optimizer) -> bool:
+def has_own_state_dict(optimizer: Optimizer) -> bool:
+    """Whether its state is read and written by methods of its own class."""
     return type(optimizer).state_dict is not Optimizer.state_dict

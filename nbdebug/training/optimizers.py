@@ -25,15 +25,17 @@ from nbdebug.records.errors import collect
 from nbdebug.records.optimizers import OptimizerKind
 from nbdebug.training import optimizer_moments as moments
 from nbdebug.training import optimizer_words as words
+from nbdebug.training.optimizer_groups import is_split_off
 from nbdebug.training.optimizer_options import (
+    MADE_LATER,
     combination_mistakes,
     has_sparse_gradient,
     known_option,
-    make_buffers,
     plain,
     unknown_option,
     value_mistakes,
 )
+from nbdebug.training.optimizer_recipes import Recipe
 from nbdebug.training.optimizer_state import deep_copy
 
 K = OptimizerKind
@@ -52,13 +54,15 @@ class Conversion:
 
     ``carried`` says by entry of the new state what it was made from; ``said`` what starts anew, what was dropped, and
     how the learning rate was chosen, a sentence each. ``ratios`` are each group's new rate over the old one; the
-    rates that schedulers keep in the groups (``initial_lr`` …) are multiplied by them too.
+    rates that schedulers keep in the groups (``initial_lr`` …) are multiplied by them too. ``recipes`` are how each
+    parameter's state was made, in their order.
     """
 
     optimizer: Optimizer
     carried: dict[str, str]
     said: tuple[str, ...]
     ratios: tuple[float, ...]
+    recipes: tuple[dict[str, Recipe], ...]
 
 
 def kind_of(optimizer: Optimizer) -> OptimizerKind | None:
@@ -120,14 +124,17 @@ def converted(optimizer: Optimizer, kind: str, lr: float | Sequence[float] | Non
     except (ValueError, RuntimeError, TypeError) as error:
         raise collect([f"torch refuses these options of {kind}: {error}"]) from error
     copied = source is target and all(map(_keeps_shape, optimizer.param_groups, settings))
+    recipes: list[dict[str, Recipe]] = []
     for group, setting in zip(optimizer.param_groups, settings, strict=True):
-        _carry(source, optimizer, group, target, setting, new, copied=copied)
-    for group in new.param_groups:
-        make_buffers(new, group)
+        for parameter in group["params"]:
+            recipes.append(recipes_of(optimizer, group, CLASSES[target], setting, parameter, copied=copied))
+            state = optimizer.state.get(parameter, {})
+            if recipes[-1]:
+                new.state[parameter] = {n: each.make(state, parameter, setting) for n, each in recipes[-1].items()}
     carried = words.carried(source, optimizer, new, target, copied=copied)
     of_state = words.of_state(source, optimizer, new, target, carried)
     of_options = words.of_options(source, optimizer.param_groups[0], target, settings[0], options, FLAGS)
-    return Conversion(new, carried, (*how, *of_state, *of_options), ratios)
+    return Conversion(new, carried, (*how, *of_state, *of_options), ratios, tuple(recipes))
 
 
 @lru_cache
@@ -166,6 +173,8 @@ def _options_for(
     chosen: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """A group's options in the new kind, the learning rate apart."""
+    if is_split_off(str(group.get("name", ""))):
+        chosen = {**chosen, "weight_decay": plain(group["weight_decay"])}
     options = {name: value for name, value in _defaults(kind).items() if name != "lr"}
     options |= {name: group[name] for name in FLAGS if name in options and name in group}
     if source is kind:
@@ -197,6 +206,11 @@ def _options_for(
         same = bool(group.get("decoupled_weight_decay")) is bool(options.get("decoupled_weight_decay"))
         options["weight_decay"] = decay if same or not decay else _defaults(kind)["weight_decay"]
     return options
+
+
+def carried_options(optimizer: Optimizer, group: Mapping[str, Any], kind: OptimizerKind) -> dict[str, Any]:
+    """What a group's options, the rate apart, become in another kind if none is chosen."""
+    return _options_for(kind_of(optimizer), optimizer, group, kind, {})
 
 
 def _rates(
@@ -263,16 +277,19 @@ def _keeps_shape(group: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
     return all(group.get(name) == options.get(name) for name in SHAPES_STATE) or "alpha" in options
 
 
-def _carry(
-    source: OptimizerKind | None, optimizer: Optimizer, group: dict[str, Any], kind: OptimizerKind,
-    options: dict[str, Any], new: Optimizer, *, copied: bool,
-) -> None:  # fmt: skip
-    for parameter in group["params"]:
-        state = optimizer.state.get(parameter, {})
-        if copied:
-            made = {name: moments.number(float(value), options, parameter) if name in COUNTS else deep_copy(value)
-                    for name, value in state.items()}  # fmt: skip
-        else:
-            made = moments.write(kind, options, moments.read(source, group, state), parameter)
-        if made:
-            new.state[parameter] = made
+def recipes_of(
+    optimizer: Optimizer, group: dict[str, Any], target: type[Optimizer], options: dict[str, Any],
+    parameter: torch.Tensor, *, copied: bool,
+) -> dict[str, Recipe]:  # fmt: skip
+    """How a parameter's state in the new optimizer is made from that in the old one."""
+    source, kind = kind_of(optimizer), K(target.__name__)
+    state = optimizer.state.get(parameter, {})
+    if copied:
+        made = {
+            name: Recipe(number=float(value)) if name in COUNTS else Recipe(name, same=True)
+            for name, value in state.items()
+        }
+    else:
+        made = moments.write(kind, options, moments.read(source, group, state), parameter)
+    late = {entry for each, name, entry in MADE_LATER if issubclass(target, each) and options.get(name)}
+    return made | {entry: Recipe() for entry in sorted(late - made.keys())} if made else {}

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from nbdebug.records.commands import OptionValue
 from nbdebug.records.status import OptionKnob
 from nbdebug.training import optimizer_options
+from nbdebug.training.optimizer_groups import is_split_off
 from nbdebug.training.optimizer_options import known_option, option_mistakes, options_of, set_options
 
 RATE = "lr"
@@ -78,12 +79,19 @@ def apply(groups: Sequence[Group], options: Mapping[str, OptionValue]) -> None:
         set_options(group.optimizer, group.index, changes)
 
 
+def is_meant(group: str, option: str, value: OptionValue) -> bool:
+    """Whether a value is for this group: by its name, or as one of all. Those split off as not decayed stay so."""
+    if isinstance(value, Mapping):
+        return group in value
+    return option != "weight_decay" or not is_split_off(group)
+
+
 def _by_group(groups: Sequence[Group], options: Mapping[str, OptionValue]) -> Iterator[tuple[Group, dict[str, Any]]]:
     for group in groups:
         chosen = {
             name: value[group.name] if isinstance(value, Mapping) else value
             for name, value in options.items()
-            if not isinstance(value, Mapping) or group.name in value
+            if is_meant(group.name, name, value)
         }
         if chosen:
             yield group, chosen

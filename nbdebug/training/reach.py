@@ -19,6 +19,17 @@ def calls_compiled_code(trainer: Trainer) -> bool:
     return trainer.step is not None and any(is_compiled_function(value) for value in _reached((trainer.step,)))
 
 
+def has_compiled_code(module: nn.Module) -> bool:
+    """Whether a module is compiled, or has a method that is, or its forward calls a function that is."""
+    if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+        return True
+    own = [each for each in type(module).__mro__ if each.__module__.partition(".")[0] != "torch"]
+    methods = [value for each in own for value in vars(each).values()]
+    attributes = list(vars(module).values())
+    forward = [module.forward] if own and inspect.ismethod(getattr(module, "forward", None)) else []
+    return any(is_compiled_function(value) for value in (*methods, *attributes, *_reached(forward)))
+
+
 def is_compiled_function(value: Any) -> bool:
     """Whether ``torch.compile`` made it out of a function; compiled modules are looked at in their own way."""
     return not isinstance(value, nn.Module) and hasattr(value, "_torchdynamo_orig_callable")

@@ -8,7 +8,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-RATES = ("base_lrs", "max_lrs", "min_lrs", "_last_lr", "swa_lrs")
+SCALED = ("base_lrs", "max_lrs", "min_lrs", "_last_lr", "swa_lrs")
 
 
 def move_scheduler(scheduler: Any, optimizer: Optimizer, ratios: Sequence[float]) -> None:
@@ -21,7 +21,7 @@ def move_scheduler(scheduler: Any, optimizer: Optimizer, ratios: Sequence[float]
     for inner in getattr(scheduler, "_schedulers", ()):
         move_scheduler(inner, optimizer, ratios)
     scheduler.optimizer = optimizer
-    for name in RATES:
+    for name in SCALED:
         values = getattr(scheduler, name, None)
         if isinstance(values, (list, tuple)) and len(values) == len(ratios):
             scaled = [value if ratio == 1.0 else value * ratio for value, ratio in zip(values, ratios, strict=True)]
@@ -29,21 +29,22 @@ def move_scheduler(scheduler: Any, optimizer: Optimizer, ratios: Sequence[float]
     if getattr(scheduler, "cycle_momentum", False):
         scheduler.use_beta1 = "betas" in optimizer.defaults
         scheduler.cycle_momentum = scheduler.use_beta1 or "momentum" in optimizer.defaults
-    _watch_steps(optimizer)
+    watch_steps(optimizer)
 
 
-def _watch_steps(optimizer: Optimizer) -> None:
+def watch_steps(optimizer: Optimizer) -> None:
     """Have the optimizer note its steps, as it does for schedulers made with it; they warn where it does not."""
     kept: list[dict[str, Any]] = [
         {key: group[key] for key in ("lr", "initial_lr") if key in group} for group in optimizer.param_groups
     ]
     for group in optimizer.param_groups:
         group["lr"] = float(group["lr"])
-    LambdaLR(optimizer, _one)
+    LambdaLR(optimizer, one)
     for group, values in zip(optimizer.param_groups, kept, strict=True):
         group.pop("initial_lr", None)
         group.update(values)
 
 
-def _one(position: int) -> float:
+def one(position: int) -> float:
+    """No change."""
     return 1.0

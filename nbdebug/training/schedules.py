@@ -48,77 +48,92 @@ class Factor:
     def __call__(self, position: int) -> float:
         """The factor at a position, counted from 0."""
         if position < self.warmup_steps:
-            return self.warmup_start + (1 - self.warmup_start) * position / self.warmup_steps
+            return warm_up(position, self.warmup_steps, self.warmup_start)
         return float(_SHAPES[self.kind](self, position - self.warmup_steps))
 
 
-def _constant(factor: Factor, k: int) -> float:
+def warm_up(position: int, steps: int, start: float) -> float:
+    """Linearly from the start towards 1."""
+    return start + (1 - start) * position / steps
+
+
+def constant(factor: Factor, k: int) -> float:
+    """No change."""
     return 1.0
 
 
-def _stairs(factor: Factor, k: int) -> float:
+def stairs(factor: Factor, k: int) -> float:
+    """A stair every so many positions."""
     return factor.gamma ** (k // factor.every)
 
 
-def _exponential(factor: Factor, k: int) -> float:
+def exponential(factor: Factor, k: int) -> float:
+    """The same share at each position."""
     return float(factor.gamma**k)
 
 
-def _cosine(factor: Factor, k: int) -> float:
+def cosine(factor: Factor, k: int) -> float:
+    """Half a cosine, down to the floor."""
     length = (factor.total or 1) - factor.warmup_steps
-    return _cosine_between(1.0, factor.floor, min(k / length, 1.0))
+    return between(1.0, factor.floor, min(k / length, 1.0))
 
 
-def _one_cycle(factor: Factor, k: int) -> float:
+def one_cycle(factor: Factor, k: int) -> float:
+    """Up to the peak and down, each half a cosine."""
     total = factor.total or 2
     peak, end = max(factor.peak_at * total - 1, 0.0), total - 1.0
     first = 1 / factor.start_divisor
     if k < peak:
-        return _cosine_between(first, 1.0, k / peak)
+        return between(first, 1.0, k / peak)
     share = (k - peak) / (end - peak) if end > peak else 1.0
-    return _cosine_between(1.0, first / factor.final_divisor, min(share, 1.0))
+    return between(1.0, first / factor.final_divisor, min(share, 1.0))
 
 
-def _cyclic(factor: Factor, k: int) -> float:
+def cyclic(factor: Factor, k: int) -> float:
+    """Up and down in straight lines."""
     cycle, place = divmod(k, factor.every)
     x = 2 * place / factor.every
     height = (x if x <= 1 else 2 - x) * factor.gamma**cycle
     return factor.floor + (1 - factor.floor) * height
 
 
-def _cosine_between(start: float, end: float, share: float) -> float:
+def between(start: float, end: float, share: float) -> float:
+    """From start to end along half a cosine."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 _SHAPES = {
-    "constant": _constant,
-    "step": _stairs,
-    "exponential": _exponential,
-    "cosine": _cosine,
-    "one_cycle": _one_cycle,
-    "cyclic": _cyclic,
-    "plateau": _constant,
+    "constant": constant,
+    "step": stairs,
+    "exponential": exponential,
+    "cosine": cosine,
+    "one_cycle": one_cycle,
+    "cyclic": cyclic,
+    "plateau": constant,
 }
 
 
 class WarmPlateau(ReduceLROnPlateau):
     """``ReduceLROnPlateau`` behind a warm-up, whose losses are not judged and do not count as the best so far."""
 
-    def __init__(self, optimizer: Optimizer, schedule: Schedule, base_rates: Sequence[float], done: int = 0) -> None:
+    def __init__(
+        self, optimizer: Optimizer, base_rates: Sequence[float], *, gamma: float, patience: int, threshold: float,
+        cooldown: int, floor: float, warmup_steps: int, warmup_start: float, done: int,
+    ) -> None:  # fmt: skip
         super().__init__(
             optimizer,
-            factor=schedule.gamma,
-            patience=schedule.patience,
-            threshold=schedule.threshold,
-            cooldown=schedule.cooldown,
-            min_lr=[rate * schedule.floor for rate in base_rates],
+            factor=gamma,
+            patience=patience,
+            threshold=threshold,
+            cooldown=cooldown,
+            min_lr=[rate * floor for rate in base_rates],
             eps=0.0,
         )
         self.base_lrs: list[float | torch.Tensor] = list(base_rates)
-        self.warmup_steps = schedule.warmup_steps
-        self.warmup_start = schedule.warmup_start
+        self.warmup_steps = warmup_steps
+        self.warmup_start = warmup_start
         self.last_epoch = done
-        self._write_rates(schedule)
+        self.write_rates()
 
     def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
         """Take a step with the loss of this position."""
@@ -126,12 +141,14 @@ class WarmPlateau(ReduceLROnPlateau):
             super().step(metrics)
             return
         self.last_epoch += 1
-        self._write_rates(Schedule(warmup_steps=self.warmup_steps, warmup_start=self.warmup_start))
+        self.write_rates()
 
-    def _write_rates(self, schedule: Schedule) -> None:
-        share = Factor(schedule)(self.last_epoch)
+    def write_rates(self) -> None:
+        """Those of the warm-up, or the highest after it."""
+        warm = self.last_epoch >= self.warmup_steps
+        share = 1.0 if warm else warm_up(self.last_epoch, self.warmup_steps, self.warmup_start)
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            _write(group, float(base) * share)
+            write_rate(group, float(base) * share)
         self._last_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
 
 
@@ -154,7 +171,8 @@ def build(
     for group, base in zip(optimizer.param_groups, bases, strict=True):
         group["initial_lr"] = base
     if schedule.kind is ScheduleKind.PLATEAU:
-        return WarmPlateau(optimizer, schedule, bases, done)
+        names = ("gamma", "patience", "threshold", "cooldown", "floor", "warmup_steps", "warmup_start")
+        return WarmPlateau(optimizer, bases, done=done, **{name: getattr(schedule, name) for name in names})
     return LambdaLR(optimizer, Factor(schedule), last_epoch=done - 1)
 
 
@@ -241,7 +259,8 @@ def _done_mistakes(done: int) -> list[str]:
     return [] if right else [f"done={done!r} must be a whole number, at least 0"]
 
 
-def _write(group: dict[str, Any], rate: float) -> None:
+def write_rate(group: dict[str, Any], rate: float) -> None:
+    """In place where it is a tensor."""
     if isinstance(group["lr"], torch.Tensor):
         group["lr"].fill_(rate)
     else:

@@ -9,31 +9,36 @@ from __future__ import annotations
 import os
 import platform
 import re
+import textwrap
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from torch import nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from nbdebug.records.commands import ClipMode, Refit, Reinitialize, SetKnobs, Skip
+from nbdebug.records.commands import ClipMode, Reinitialize, SetKnobs, Skip
 from nbdebug.records.errors import CommandError
 from nbdebug.records.runs import Intervention, OutsideEdit, Reseed
-from nbdebug.training import snapshot_file, steps
-from nbdebug.training.knobs import Knobs, RateGroup
+from nbdebug.training import script_data, script_update, snapshot_file, steps
+from nbdebug.training.knobs import Knobs
 from nbdebug.training.modules import Model, named_modules
 from nbdebug.training.rng import RandomState
-from nbdebug.training.script_changes import Writer, effective, interventions_json, one_line, quoted, words, wrapped
-from nbdebug.training.script_text import assemble
+from nbdebug.training.script_changes import Writer, effective, interventions_json, words
+from nbdebug.training.script_given import Exchanges, Given
+from nbdebug.training.script_scene import Deed
+from nbdebug.training.script_text import assemble, names_in
+from nbdebug.training.script_words import one_line, quoted, wrapped
 from nbdebug.training.snapshots import Snapshot
 from nbdebug.training.trainer import Trainer
 
 __all__ = ["export", "interventions_json"]
-ARGUMENTS = ("modules", "optimizer", "optimizers", "rates", "updates", "batches", "sources", "random_states")
+ARGUMENTS = (
+    *("modules", "optimizer", "optimizers", "rates", "updates", "batches", "sources", "random_states", "accumulation"),
+    *("roots", "schedulers", "schedule", "given", "averages", "loss_fn"),
+)
 OPTIONAL = ("val_loader", "scheduler", "metrics", "step", "eval_step", "state")
 
 
@@ -48,19 +53,21 @@ def export(
     end_epoch: int,
     reseeded: Mapping[int, RandomState],
     run: str,
+    deeds: Mapping[int, Deed] | None = None,
 ) -> tuple[Path, Path]:
     """Write the script to ``path``, and beside it the run's start; returns both paths.
 
     ``interventions`` are all from ``start`` to the run's end, after ``end_step`` steps and ``end_epoch`` epochs, in
     their order. ``reseeded`` are the random states that a :class:`Reseed` took over, by the intervention's index; one
-    without drew other batches too, as a rerun with a seed does.
+    without drew other batches too, as a rerun with a seed does. ``deeds``, also by index, are what was kept of changes;
+    without one, the model has to be as it was then.
 
     Raises:
         CommandError: the run can't be done again by a script, with each reason; or a file can't be written.
     """
     target = Path(path)
     kept = _beside(target)
-    exporter = _Exporter(model, trainer, start, interventions, reseeded)
+    exporter = _Exporter(model, trainer, start, interventions, reseeded, deeds or {})
     reasons = exporter.reasons()
     if reasons:
         raise CommandError("\n".join(f"{run!r} can't be exported: {reason}" for reason in reasons))
@@ -109,13 +116,16 @@ class _Exporter:
         start: Snapshot,
         interventions: Sequence[Intervention],
         reseeded: Mapping[int, RandomState],
+        deeds: Mapping[int, Deed],
     ) -> None:
         self._model = model
         self._trainer = trainer
         self._start = start
         self._interventions = interventions
         self._reseeded = reseeded
-        self._knobs = Knobs(model, trainer)
+        self._given = Given.of(trainer, start)
+        self._knobs = self._given.scene(Knobs(model, trainer), start)
+        self._exchanges = Exchanges(self._given, self._knobs, deeds, interventions)
         self._changes = [effective(made.change.changes) for made in interventions if isinstance(made.change, SetKnobs)]
         self._skips = any(isinstance(made.change, Skip) for made in interventions)
         self._seeds_anew = any(
@@ -125,11 +135,7 @@ class _Exporter:
 
     def reasons(self) -> list[str]:
         """Why it can't be exported."""
-        found = [
-            f"{made.change} after step {made.step:,}, which a script can't do yet; export a run from before it"
-            for made in self._interventions
-            if isinstance(made.change, Refit)
-        ]
+        found = self._exchanges.reasons()
         found += [
             f"{made.change.what} after step {made.step:,}, which can't be written as a line; go back to before it, or "
             "make the change with the controls"
@@ -149,23 +155,17 @@ class _Exporter:
 
     def _unknown_names(self) -> list[str]:
         """Names in the history that the model and optimizer no longer have."""
-        groups = {group.name for group in self._knobs.groups}
-        found = [
-            f"there is no {kind} {name!r} any more"
-            for changes in self._changes
-            for kind, given, known in (
-                ("parameter group", changes.lr, groups),
-                ("dropout layer", changes.dropout, set(self._knobs.dropout_layers)),
-            )
-            if isinstance(given, Mapping)
-            for name in given
-            if str(name) not in known
-        ]
-        layers = [
-            n for made in self._interventions if isinstance(made.change, Reinitialize) for n in made.change.layers
-        ]
-        modules = named_modules(self._model)
-        return found + [f"there is no layer {name!r} any more" for name in dict.fromkeys(layers) if name not in modules]
+        found = []
+        for index, made in enumerate(self._interventions):
+            scene = self._exchanges.scene(index)
+            if isinstance(made.change, SetKnobs):
+                changes = effective(made.change.changes)
+                groups = {group.name for group in scene.groups}
+                found += _missing("parameter group", changes.lr, groups)
+                found += _missing("dropout layer", changes.dropout, set(scene.dropout_layers))
+            elif isinstance(made.change, Reinitialize) and index not in self._exchanges.deeds:
+                found += _missing("layer", dict.fromkeys(made.change.layers, 0.0), set(named_modules(self._model)))
+        return list(dict.fromkeys(found))
 
     # -- what is needed ---------------------------------------------------------------------------------------------
 
@@ -173,6 +173,7 @@ class _Exporter:
     def _used(self) -> list[str]:
         """What the trainer was given besides the necessary."""
         given = {name: getattr(self._trainer, name) for name in OPTIONAL}
+        given |= {"scheduler": self._given.scheduler, "state": self._given.state}
         return [name for name, value in given.items() if value is not None and value != {}]
 
     @property
@@ -187,41 +188,39 @@ class _Exporter:
     @property
     def _has_factors(self) -> bool:
         set_rates = any(changes.lr is not None for changes in self._changes)
-        scheduled = set_rates and any(group.scheduled for group in self._knobs.groups)
-        return scheduled or any(factor != 1.0 for factor in self._start.knobs.factors)
+        groups = self._exchanges.groups
+        return (set_rates and any(group.scheduled for group in groups)) or any(group.factor != 1.0 for group in groups)
 
     @property
     def _has_rates(self) -> bool:
         set_rates = any(changes.lr is not None for changes in self._changes)
-        return self._has_factors or (set_rates and (len(self._knobs.groups) > 1 or self._has_rate_tensors))
+        several = any(len(scene.groups) > 1 for scene in self._exchanges.scenes)
+        return self._has_factors or (set_rates and (several or self._has_rate_tensors))
 
     @property
     def _has_rate_tensors(self) -> bool:
-        return any(isinstance(group.options["lr"], torch.Tensor) for group in self._knobs.groups)
+        return any(isinstance(group.options["lr"], torch.Tensor) for group in self._exchanges.groups)
 
     @property
     def _simple_rate(self) -> str:
         if self._has_rates:
             return ""
-        name = next(iter(self._trainer.optimizers))
-        one = not isinstance(self._trainer.optimizer, Mapping)
-        return f"{'optimizer' if one else f'optimizers[{quoted(name)}]'}.param_groups[0]"
+        name = next(iter(self._given.optimizers))
+        stays = not isinstance(self._given.optimizer, Mapping) and "swaps" not in self._exchanges.features()
+        return f"{'optimizer' if stays else f'optimizers[{quoted(name)}]'}.param_groups[0]"
+
+    @property
+    def _update_features(self) -> set[str]:
+        return script_update.features(self._start.knobs.update, self._changes)
 
     def _features(self, json: str, written: str) -> set[str]:
         trainer, start, kept = self._trainer, self._start, self._start.modules
-        schedulers = trainer.schedulers.values()
+        update = self._update_features
         embeddings = (nn.Embedding, nn.EmbeddingBag)
         modules = named_modules(self._model).values()
         found = {
             "val": trainer.val_loader is not None,
-            "schedule": bool(schedulers),
-            "one_schedule": not isinstance(trainer.scheduler, Mapping),
-            "one_optimizer": not isinstance(trainer.optimizer, Mapping),
-            f"{trainer.scheduler_interval}_schedule": bool(schedulers),
-            "plateau": any(isinstance(each, ReduceLROnPlateau) for each in schedulers),
-            "closure": any(steps._needs_closure(each) for each in trainer.optimizers.values()),
-            "closures": trainer.step is not None or any(map(steps._needs_closure, trainer.optimizers.values())),
-            "lbfgs": any(isinstance(each, torch.optim.LBFGS) for each in trainer.optimizers.values()),
+            "closures": trainer.step is not None or any(map(steps.needs_closure, self._exchanges.optimizers)),
             "scaler": trainer.step is not None,
             "sparse": trainer.step is not None or any(m.sparse for m in modules if isinstance(m, embeddings)),
             "own_state_dict": any(isinstance(each, dict) for each in start.optimizers.values()),
@@ -239,15 +238,17 @@ class _Exporter:
             "changes": bool(written),
             "norm": ClipMode.NORM in self._clips,
             "value": ClipMode.VALUE in self._clips,
-            "clip": bool(self._clips),
+            "clip": bool(self._clips) or bool({"layers", "noise"} & update),
             "factor": self._has_factors,
             "rates": self._has_rates,
-            "hooks": bool(self._clips) or self._has_factors,
+            "hooks": bool(self._clips) or self._has_factors or bool({"layers", "noise"} & update),
+            "reseeded_noise": self._seeds_anew,
             "tensor_lr": self._has_rate_tensors,
             **{name: name in self._used for name in ("metrics", "step", "eval_step", "state")},
         }
         tags = set(re.findall(r'"(\$\w+)":', json))
-        return {name for name, present in found.items() if present} | tags
+        data = script_data.features(self._trainer, start, self._changes)
+        return {name for name, present in found.items() if present} | self._exchanges.features() | update | data | tags
 
     # -- the text ---------------------------------------------------------------------------------------------------
 
@@ -257,19 +258,26 @@ class _Exporter:
             json = file.metadata()[snapshot_file.KEY]
         writer = Writer(
             self._model,
-            self._knobs,
+            self._exchanges,
+            has_rates=self._has_rates,
             simple_rate=self._simple_rate,
             clips=self._clips,
             states={index: number for number, index in enumerate(sorted(self._reseeded))},
             sources=self._sources,
             cuda=bool(self._start.random.cuda),
+            noise="noise" in self._update_features,
         )
+        writer.hooks = "hooks" in self._features(json, "")
+        writer.smoothed = script_data.smoothed(self._trainer)
         drafted = writer.function(self._interventions, ())
-        arguments = [name for name in ARGUMENTS if re.search(rf"\b{name}\b", drafted)]
+        used = names_in(drafted)
+        arguments = [name for name in ARGUMENTS if name in used]
         changed = drafted.count("\n") > 1
         settings = self._start.knobs
         dropout = dict(zip(self._knobs.dropout_layers, settings.dropout, strict=False))
         initial = [*(writer.clip(settings.clip) if settings.clip.mode in self._clips else []), *writer.dropout(dropout)]
+        initial += script_update.layer_lines(dict(settings.update.layer_clips))
+        initial += script_data.initial(self._trainer, self._start, self._changes)
         features = self._features(json, drafted if changed else "")
         features |= {"initial"} if initial else set()
         features |= {"modules"} if "modules" in arguments or any("modules" in line for line in initial) else set()
@@ -286,7 +294,7 @@ class _Exporter:
         names += self._used
         rates = (
             "{" + ", ".join(f"{quoted(name)}: {value!r}" for name, value in each.items()) + "}"
-            for each in self._rate_options()
+            for each in self._exchanges.rates(self._knobs)
         )
         return {
             "START_FILE": f"START_FILE = Path(__file__).with_name({quoted(kept)})",
@@ -294,33 +302,15 @@ class _Exporter:
             "LAST": f"LAST = {end}  # and at the end",
             "NEEDED": "\n".join(wrapped("NEEDED = [", map(quoted, names), "]")),
             "THREADS": f"THREADS = {torch.get_num_threads()}",
+            "INTERVAL": f"INTERVAL = {quoted(self._given.interval)}  # of the schedule at the start",
             "DEVICE": f"DEVICE = {quoted(str(self._trainer.device))}",
             "RATES": "\n".join(wrapped("RATES = [", rates, "]  # of each parameter group")),
         }
 
-    def _rate_options(self) -> list[dict[str, Any]]:
-        """Of each parameter group, how its rate relates to its schedule, where that is not the default."""
-        found = []
-        factors = [*self._start.knobs.factors, *(1.0 for _ in self._knobs.groups)]
-        for group, factor in zip(self._knobs.groups, factors, strict=False):
-            options = {"scheduled": group.scheduled, "peak": group.has_peak, "first": self._first_rate(group)}
-            options["factor"] = factor if factor != 1.0 else None
-            found.append({name: value for name, value in options.items() if value})
-        return found
-
-    def _first_rate(self, group: RateGroup) -> float | None:
-        """What a schedule scales that does not say where it began."""
-        if not group.scheduled or "initial_lr" in group.options:
-            return None
-        for name, optimizer in self._trainer.optimizers.items():
-            kept = self._start.optimizers[name]
-            if optimizer is group.optimizer and not isinstance(kept, dict):
-                return float(kept[0][group.index]["lr"])
-        return group.first_lr
-
     def _header(self, run: str, script: str, kept: str, end: tuple[int, int]) -> str:
-        rows = [(f"{made.step:,}", str(made.epoch), one_line(made.run), one_line(words(made.change)))
+        told = [(made, textwrap.shorten(one_line(words(made.change)), 70, placeholder=" …"))
                 for made in self._interventions if words(made.change)]  # fmt: skip
+        rows = [(f"{made.step:,}", str(made.epoch), one_line(made.run), text) for made, text in told]
         lines = [
             f"Training that ends in the weights of run {run!r}, bit for bit.",
             "",
@@ -348,3 +338,8 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     every = (head, tuple("-" * width for width in widths), *rows)
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in every]
+
+
+def _missing(kind: str, given: float | Mapping[str, float] | None, known: set[str]) -> list[str]:
+    names = given if isinstance(given, Mapping) else ()
+    return [f"there is no {kind} {name!r} any more" for name in names if str(name) not in known]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -22,17 +23,18 @@ from nbdebug.records.commands import (
     SetKnobs,
     SetSchedule,
     Skip,
+    SplitDecay,
     SwapActivations,
     SwapOptimizer,
 )
 from nbdebug.records.runs import Change, Intervention, OutsideEdit, Reseed
-from nbdebug.training import initialization, option_knobs
+from nbdebug.training import initialization, option_knobs, script_data, script_update
 from nbdebug.training.initialization import Draw, Function, Operation, Reset, Zero
-from nbdebug.training.knobs import Knobs
 from nbdebug.training.modules import Model
 from nbdebug.training.optimizer_options import MADE_LATER
+from nbdebug.training.script_given import Exchanges
+from nbdebug.training.script_words import WIDTH, number, one_line, parameter_text, quoted, wrapped
 
-WIDTH = 100
 MANY = 3
 
 
@@ -47,7 +49,7 @@ def words(change: Change) -> str:
             return f"init {change.scheme}{of}, seed {change.seed}{kept}"
         case Reseed(seed):
             return f"seed {seed}"
-        case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze() | EditNorms() | SetAverage():
+        case SwapOptimizer() | SetSchedule() | SwapActivations() | Freeze() | EditNorms() | SetAverage() | SplitDecay():
             return str(change)
         case Skip():
             return "batch left out"
@@ -80,13 +82,17 @@ def _plain_change(change: Change) -> dict[str, Any]:
             if changes.lr is not None:
                 found["lr"] = dict(changes.lr) if isinstance(changes.lr, Mapping) else changes.lr
             if changes.clip is not None:
-                off = changes.clip.mode is ClipMode.OFF
-                found["clip"] = {
-                    "mode": str(changes.clip.mode),
-                    **({} if off else {"threshold": changes.clip.threshold}),
-                }
+                found["clip"] = _plain_clip(changes.clip)
             if changes.dropout is not None:
                 found["dropout"] = dict(changes.dropout) if isinstance(changes.dropout, Mapping) else changes.dropout
+            if changes.layer_clips is not None:
+                found["clip_layers"] = {name: _plain_clip(clip) for name, clip in changes.layer_clips.items()}
+            found |= {
+                name: value
+                for name in ("gradient_noise", "accumulate")
+                if (value := getattr(changes, name)) is not None
+            }
+            found |= script_data.plain_of(changes)
             for name, value in (changes.options or {}).items():
                 found[name] = dict(value) if isinstance(value, Mapping) else value
             return found
@@ -101,20 +107,26 @@ def _plain_change(change: Change) -> dict[str, Any]:
         case Reseed(seed):
             return {"kind": "seed", "seed": seed}
         case SwapOptimizer(kind, lr, options, name):
-            return {"kind": "optimizer", "to": kind, "lr": lr, "options": dict(options), "name": name}
-        case SetSchedule(schedule):
+            rate = list(lr) if isinstance(lr, tuple) else lr
+            return {"kind": "optimizer", "to": kind, "lr": rate, "options": dict(options), "name": name}
+        case SetSchedule(schedule, over, given):
             chosen = None if schedule is None else {"shape": str(schedule.kind), **schedule.values}
-            return {"kind": "schedule", "to": chosen}
-        case SwapActivations(kind, layers):
-            return {"kind": "activation", "to": kind, "layers": list(layers)}
-        case Freeze(frozen, layers, hold_statistics):
+            back = ({"done": over} if over else {}) | ({"given": True} if given else {})
+            return {"kind": "schedule", "to": chosen, **back}
+        case SwapActivations(kind, layers, options):
+            chosen = {"options": dict(options)} if options else {}
+            return {"kind": "activation", "to": kind, "layers": list(layers), **chosen}
+        case Freeze(frozen, layers, hold_statistics, only):
             return {
                 "kind": "freeze" if frozen else "unfreeze",
                 "layers": list(layers),
                 "hold_statistics": hold_statistics,
+                **({"only": list(only)} if only else {}),
             }
         case SetAverage(kind, decay, start, every):
             return {"kind": "average", "by": kind, "decay": decay, "start": start, "every": every}
+        case SplitDecay(name):
+            return {"kind": "no decay on norms and biases", "optimizer": name}
         case EditNorms(insert, layers, fold):
             return {"kind": "norms", "insert": insert, "layers": list(layers), "fold": fold}
         case Skip():
@@ -123,32 +135,44 @@ def _plain_change(change: Change) -> dict[str, Any]:
             return {"kind": "edited by hand", "what": what}
 
 
+def _plain_clip(clip: Clip) -> dict[str, Any]:
+    threshold = {} if clip.mode is ClipMode.OFF else {"threshold": clip.threshold}
+    return {"mode": str(clip.mode), **threshold}
+
+
 class Writer:
     """Writes interventions as Python.
 
     ``simple_rate`` is the expression of the only, unscheduled parameter group, empty where there is more to it;
     ``clips`` the ways of clipping that the script knows; ``states`` the number of each kept random state by the index
-    of its intervention.
+    of its intervention; ``hooks`` says that the script acts around updates.
     """
 
     def __init__(
         self,
         model: Model,
-        knobs: Knobs,
+        exchanges: Exchanges,
         *,
+        has_rates: bool,
         simple_rate: str,
         clips: Sequence[ClipMode],
         states: Mapping[int, int],
         sources: bool,
         cuda: bool,
+        noise: bool = False,
     ) -> None:
         self._model = model
-        self._knobs = knobs
+        self._exchanges = exchanges
+        self._knobs = exchanges.first
+        self._has_rates = has_rates
+        self.hooks = False
+        self.smoothed = "loss_fn"
         self._simple_rate = simple_rate
         self._clips = clips
         self._states = states
         self._sources = sources
         self._cuda = cuda
+        self._noise = noise
 
     def function(self, interventions: Sequence[Intervention], arguments: Sequence[str]) -> str:
         """The function ``intervene``, which makes each change at its place."""
@@ -164,24 +188,27 @@ class Writer:
 
     def change(self, index: int, change: Change) -> list[str]:
         """The lines of one change; none where it has no effect."""
+        self._knobs = self._exchanges.scene(index)
         match change:
             case SetKnobs(changes):
                 return self._set(effective(changes))
             case Reinitialize():
-                return self._reinitialize(change)
+                return self._reinitialize(index, change)
             case Reseed(seed):
                 return self._reseed(index, seed)
             case Skip():
                 return ["next(batches)"]
             case (
-                OutsideEdit()
-                | SwapOptimizer()
+                SwapOptimizer()
                 | SetSchedule()
                 | SwapActivations()
                 | Freeze()
                 | EditNorms()
                 | SetAverage()
+                | SplitDecay()
             ):
+                return self._refit(index, change)
+            case OutsideEdit():
                 raise ValueError(f"{words(change)} can't be written")
 
     def clip(self, clip: Clip) -> list[str]:
@@ -206,7 +233,8 @@ class Writer:
 
     def _commented(self, index: int, made: Intervention) -> list[str]:
         body = self.change(index, made.change)
-        return [f"# {one_line(made.run)}: {one_line(words(made.change))}", *body] if body else []
+        told = textwrap.wrap(f"{one_line(made.run)}: {one_line(words(made.change))}", WIDTH - 10)
+        return [*(f"# {line}" for line in told), *body] if body else []
 
     def _set(self, changes: Changes) -> list[str]:
         lines = [] if changes.lr is None else self._rates(changes.lr)
@@ -219,13 +247,13 @@ class Writer:
             )
         for name, value in (changes.options or {}).items():
             lines += self._option(name, value)
-        return lines
+        return [*lines, *script_update.lines_of(changes), *script_data.lines_of(changes, self.smoothed)]
 
     def _option(self, name: str, value: OptionValue) -> list[str]:
         """An option of the optimizer, in the groups that are meant, and the buffers that it needs from then on."""
         lines = []
         for group in self._knobs.groups:
-            if isinstance(value, Mapping) and group.name not in value:
+            if not option_knobs.is_meant(group.name, name, value):
                 continue
             chosen = value[group.name] if isinstance(value, Mapping) else value
             owner = next(key for key, each in self._knobs.trainer.optimizers.items() if each is group.optimizer)
@@ -254,18 +282,36 @@ class Writer:
             for name, value in ((str(name), value) for name, value in lr.items())
         ]
 
-    def _reinitialize(self, command: Reinitialize) -> list[str]:
-        planned = initialization.plan(self._model, command.scheme, command.layers)
-        if not planned.operations:
+    def _refit(self, index: int, change: Change) -> list[str]:
+        """What was done, and what in the script has to follow it."""
+        lines = list(self._exchanges.deeds[index].lines)
+        if isinstance(change, SwapOptimizer) and self.hooks:
+            lines += [f"updates.watch({line.partition(' = ')[0]})" for line in lines if line.startswith("optimizers[")]
+        if isinstance(change, (SwapOptimizer, SetSchedule, SplitDecay)) and self._has_rates:
+            options = (
+                "{" + ", ".join(f"{quoted(name)}: {value!r}" for name, value in each.items()) + "}"
+                for each in self._exchanges.rates(self._knobs)
+            )
+            lines += wrapped("renew_rates(rates, optimizers, [", options, "])")
+        return lines
+
+    def _reinitialize(self, index: int, command: Reinitialize) -> list[str]:
+        deed = self._exchanges.deeds.get(index)
+        if deed is None:
+            planned = initialization.plan(self._model, command.scheme, command.layers)
+            operations, names = planned.operations, planned.names
+        else:
+            operations, names = deed.operations, deed.redrawn
+        if not operations:
             return []
         kept = "" if self._cuda else "devices=[]"
         lines = [
             f"with torch.random.fork_rng({kept}), torch.no_grad():",
             f"    torch.manual_seed({command.seed})",
-            *(f"    {line}" for operation in planned.operations for line in _operation(operation)),
+            *(f"    {line}" for operation in operations for line in _operation(operation)),
         ]
         if not command.keep_optimizer_state:
-            lines += wrapped("redrawn = [", (_parameter(*name) for name in planned.names), "]")
+            lines += wrapped("redrawn = [", (parameter_text(*name) for name in names), "]")
             lines.append("forget(optimizers, redrawn)")
         return lines
 
@@ -273,20 +319,21 @@ class Writer:
         if index in self._states:
             return [f"set_random_state(random_states[{self._states[index]}])"]
         lines = [f"seed_all({seed})", f"seed_generators(sources, {seed})", "batches.begin_anew(batches.seen)"]
+        lines += [script_update.reseeding(seed)] if self._noise else []
         return [line for line in lines if self._sources or "sources" not in line]
 
 
 def _operation(operation: Operation) -> list[str]:
     match operation:
         case Zero(layer, name):
-            return [f"nn.init.zeros_({_parameter(layer, name)})"]
+            return [f"nn.init.zeros_({parameter_text(layer, name)})"]
         case Reset(layer, method, kept):
-            copies = (f"{_parameter(layer, name)}.clone()" for name in kept)
+            copies = (f"{parameter_text(layer, name)}.clone()" for name in kept)
             before = wrapped("kept = [", copies, "]") if kept else []
-            after = [f"{_parameter(layer, name)}.copy_(kept[{index}])" for index, name in enumerate(kept)]
+            after = [f"{parameter_text(layer, name)}.copy_(kept[{index}])" for index, name in enumerate(kept)]
             return [*before, f"modules[{quoted(layer)}].{method}()", *after]
         case Draw(layer, name, function, blocks, transposed, copied):
-            whole = _parameter(layer, name)
+            whole = parameter_text(layer, name)
             if blocks == 1:
                 return _draw(whole, function, transposed=transposed, copied=copied)
             drawn = _draw("block", function, transposed=transposed, copied=copied)
@@ -299,30 +346,3 @@ def _draw(target: str, function: Function, *, transposed: bool, copied: bool) ->
     if copied:
         return [f"drawn = nn.init.{function.name}({target}.contiguous(){options})", f"{target}.copy_(drawn)"]
     return [f"nn.init.{function.name}({target}{options})"]
-
-
-def _parameter(layer: str, name: str) -> str:
-    plain = all(part.isidentifier() for part in name.split("."))
-    return f"modules[{quoted(layer)}].{name}" if plain else f"modules[{quoted(layer)}].get_parameter({quoted(name)})"
-
-
-def quoted(text: str) -> str:
-    """Text as a Python literal."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def number(value: float) -> str:
-    """A number as a Python literal, with all its digits."""
-    return repr(float(value))
-
-
-def wrapped(head: str, items: Iterable[str], tail: str) -> list[str]:
-    """A list on one line where it fits, else an item a line."""
-    parts = list(items)
-    line = head + ", ".join(parts) + tail
-    return [line] if len(line) <= WIDTH - 8 else [head, *(f"    {part}," for part in parts), tail]
-
-
-def one_line(text: str) -> str:
-    """Text that can stand in a comment."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

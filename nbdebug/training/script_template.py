@@ -14,12 +14,14 @@ import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from nbdebug.training.accumulation import Accumulation
 from nbdebug.training.batches import PAIRS, move, samples
 from nbdebug.training.script_template_hand import Updates, rates_of
 from nbdebug.training.script_template_start import (
@@ -39,6 +41,7 @@ from nbdebug.training.script_template_start import (
 
 THREADS = 1
 DEVICE = "cpu"
+INTERVAL = "epoch"
 FIRST = LAST = (0, 0)
 NEEDED: list[str] = []
 BATCHES = ARGUMENTS = INITIAL = begin = intervene = None
@@ -68,6 +71,10 @@ def train(
     optimizers = dict(optimizer)  #: not_one_optimizer
     schedulers = {"": scheduler}  #: schedule one_schedule
     schedulers = dict(scheduler)  #: schedule not_one_schedule
+    schedulers = {}  #: schedules not_schedule
+    given = dict(schedulers)  # noqa: F841  #: given
+    schedule = SimpleNamespace(interval=INTERVAL)  #: schedules
+    averages = []  #: averages
     sources = random_sources(train_loader, val_loader, roots)  #: sources val
     sources = random_sources(train_loader, None, roots)  #: sources not_val
     parts = stateful_parts(train_loader, val_loader)  #: stateful val
@@ -83,8 +90,14 @@ def train(
     for name, each in state.items():  #: state
         each.load_state_dict(start.state[name])  #: state
     rates = rates_of(optimizers)  #: rates
-    updates = Updates(optimizers, rates)  #: hooks factor
-    updates = Updates(optimizers)  # noqa: F841  #: hooks not_factor
+    updates = Updates(  # noqa: F841  #: hooks
+        optimizers,  #: hooks
+        rates=rates,  #: hooks factor
+        model=model,  #: hooks layers
+        kept=start.knobs.update,  #: hooks noise
+    )  #: hooks
+    kept = start.knobs.update  #: accumulate
+    accumulation = Accumulation(kept.accumulate, kept.group, kept.done)  #: accumulate
     step_number, epoch = FIRST
     modules = named_modules(roots)  # noqa: F841  #: modules
     random_states = start.about["random"]  # noqa: F841  #: states
@@ -95,24 +108,35 @@ def train(
     set_random_state(start.random)
     losses = [tuple(pair) for pair in start.epoch_losses]
     intervene(step_number, epoch, ARGUMENTS)  #: changes
+    optimizer = optimizers[""]  #: swaps one_optimizer
+    optimizer = optimizers  #: swaps not_one_optimizer
     for epoch in range(FIRST[1], LAST[1] + 1):
         if (step_number, epoch) == LAST:
-            return
+            return averages  #: averages
+            return  #: not_averages
         for batch in BATCHES:
             batch = move(batch, device)
             result = step(model, batch, loss_fn, optimizer)  #: step
             loss, output, target = parts_of(result)  #: step
-            loss, output, target = train_step(model, batch, loss_fn, optimizer)  #: not_step
+            loss, output, target = train_step(model, batch, loss_fn, optimizer)  #: not_step not_accumulate
+            loss, output, target = train_step(model, batch, loss_fn, optimizer, accumulation)  #: accumulate
             step_schedulers(schedulers, float(loss))  #: batch_schedule plateau
             step_schedulers(schedulers)  #: batch_schedule not_plateau
+            if schedule.interval == "batch":  #: schedules
+                step_schedulers(schedulers, float(loss))  #: schedules plateau
+                step_schedulers(schedulers)  #: schedules not_plateau
+            for average in averages:  #: averages
+                average.update(named_roots(model, None))  #: averages
             with torch.no_grad():  #: metrics
                 for metric in metrics.values() if output is not None else ():  #: metrics
                     metric(output, target)  #: metrics
             losses.append((float(loss), samples(batch, target)))
             step_number += 1
             intervene(step_number, epoch, ARGUMENTS)  #: changes
+            optimizer = optimizers[""]  #: swaps one_optimizer
             if (step_number, epoch) == LAST:
-                return
+                return averages  #: averages
+                return  #: not_averages
         measure = weighted_mean(losses)
         print(f"epoch {epoch + 1}, step {step_number}: training loss {measure:.6g}")
         measure = validate(  #: val
@@ -126,22 +150,37 @@ def train(
         print(f"    validation loss {measure:.6g}")  #: val
         step_schedulers(schedulers, measure)  #: epoch_schedule plateau
         step_schedulers(schedulers)  #: epoch_schedule not_plateau
+        if schedule.interval == "epoch":  #: schedules
+            step_schedulers(schedulers, measure)  #: schedules plateau
+            step_schedulers(schedulers)  #: schedules not_plateau
         losses.clear()
         intervene(step_number, epoch + 1, ARGUMENTS)  #: changes
+        optimizer = optimizers[""]  #: swaps one_optimizer
     raise RuntimeError(
         f"came past the run's end, {LAST[0]} steps and {LAST[1]} whole epochs, without meeting it: {step_number} steps "
         "were taken. The training data has another number of batches than in the run"
     )
 
 
-def train_step(model, batch, loss_fn, optimizer):
-    """One batch, one update."""
+def train_step(
+    model,
+    batch,
+    loss_fn,
+    optimizer,
+    accumulation,  #: accumulate
+):
+    """One batch, one update."""  #: not_accumulate
+    """One batch; an update at the end of its group."""  #: accumulate
     inputs, target = split(batch)
-    optimizer.zero_grad()  #: not_closure
+    if accumulation.begin():  #: accumulate
+        optimizer.zero_grad()  #: accumulate
+    optimizer.zero_grad()  #: not_closure not_accumulate
     output = model(inputs)  #: not_closure
     loss = loss_fn(output, target)  #: not_closure
-    loss.backward()  #: not_closure
-    optimizer.step()  #: not_closure
+    if accumulation.backward(loss):  #: accumulate
+        optimizer.step()  #: accumulate
+    loss.backward()  #: not_closure not_accumulate
+    optimizer.step()  #: not_closure not_accumulate
     return loss.detach(), detached(output), target  #: not_closure
     output = None  #: closure
 
@@ -240,8 +279,10 @@ def main():
     if missing:
         parser.error(f"{arguments.setup} does not define {', '.join(missing)}, which the run was made with")
     options = {name: getattr(setup, name) for name in NEEDED}
-    train(**options, device=getattr(setup, "device", None))  #: not_device
-    train(**options, device=getattr(setup, "device", DEVICE))  #: device
+    options["device"] = getattr(setup, "device", None)  #: not_device
+    options["device"] = getattr(setup, "device", DEVICE)  #: device
+    train(**options)  #: not_averages
+    averages = train(**options)  #: averages
     roots = named_roots(setup.model, None)
     weights = {
         f"{prefix}.{name}" if prefix else name: tensor.detach().cpu().clone().contiguous()
@@ -250,3 +291,6 @@ def main():
         if isinstance(tensor, torch.Tensor)
     }
     save_file(weights, arguments.out)
+    for average in averages:  #: averages
+        held = {name: tensor.cpu().clone().contiguous() for name, tensor in average.tensors().items()}  #: averages
+        save_file(held, arguments.out.with_suffix(".average.safetensors"))  #: averages

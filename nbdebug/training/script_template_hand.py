@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""The parts of an exported script that put into force what was set by hand: clipping, learning rates.
+"""The parts of an exported script that put into force what was set by hand, around each update of the weights.
 
 Marked and used like :mod:`nbdebug.training.script_template`, which says how.
 """
@@ -10,6 +10,8 @@ from functools import partial
 
 import torch
 
+from nbdebug.training.script_template_update import Noise, clip_layers, clip_norm, clip_value
+
 RATES: list[dict] = []
 
 
@@ -19,14 +21,22 @@ class Updates:
     def __init__(
         self,
         optimizers,
-        rates,  #: factor
+        rates=None,  #: factor
+        model=None,  #: layers
+        kept=None,  #: noise
     ):
         self.rates = rates  #: factor
+        self.model, self.layer_clips = model, {}  #: layers
+        self.noise = Noise(kept)  #: noise
         self.clip_norm = None  #: norm
         self.clip_value = None  #: value
         for optimizer in optimizers.values():
-            optimizer.register_step_pre_hook(self.before)
-            optimizer.register_step_post_hook(self.after)  #: factor
+            self.watch(optimizer)
+
+    def watch(self, optimizer):
+        """Act around the updates of this one."""
+        optimizer.register_step_pre_hook(self.before)
+        optimizer.register_step_post_hook(self.after)  #: factor
 
     def before(self, optimizer, args, kwargs):
         """Gradients are complete, or a closure will compute them."""
@@ -55,35 +65,22 @@ class Updates:
                 rate.take_factor_off()  #: factor
 
     def clip(self, optimizer):  #: clip
-        """Clip the gradients in place; by norm only finite ones."""  #: clip
+        """Clip the gradients in place; by norm only finite ones."""  #: clip not_noise
+        """Clip the gradients in place, by norm only finite ones, and add noise."""  #: noise
         held = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]  #: clip
         scale = getattr(optimizer, "grad_scale", None)  # that of a gradient scaler  #: scaler clip
         scale = 1.0 if scale is None else scale  #: scaler clip
         with torch.no_grad():  #: clip
+            clip_layers(self.model, self.layer_clips, held, scale)  #: layers scaler
+            clip_layers(self.model, self.layer_clips, held)  #: layers not_scaler
             if self.clip_value is not None:  #: value
-                limit = self.clip_value * float(scale)  #: value scaler
-                limit = self.clip_value  #: value not_scaler
-                for parameter in held:  #: value
-                    if parameter.grad.is_sparse:  #: value sparse
-                        parameter.grad.data = parameter.grad.coalesce()  #: value sparse
-                    numbers_of(parameter.grad).clamp_(-limit, limit)  #: value sparse
-                    parameter.grad.clamp_(-limit, limit)  #: value not_sparse
-            if self.clip_norm is not None and held:  #: norm
-                limit = self.clip_norm * scale  #: norm scaler
-                limit = self.clip_norm  #: norm not_scaler
-                whole = [p.grad.coalesce().values() if p.grad.is_sparse else p.grad for p in held]  #: norm sparse
-                whole = [p.grad for p in held]  #: norm not_sparse
-                norm = torch.nn.utils.get_total_norm(whole)  #: norm
-                if torch.isfinite(norm):  #: norm
-                    factor = torch.clamp(limit / (norm + 1e-6), max=1.0)  #: norm
-                    for parameter in held:  #: norm
-                        numbers_of(parameter.grad).mul_(factor.to(parameter.device))  #: norm sparse
-                        parameter.grad.mul_(factor.to(parameter.device))  #: norm not_sparse
-
-
-def numbers_of(gradient):
-    """The numbers of a gradient, also of a sparse one."""
-    return gradient._values() if gradient.is_sparse else gradient
+                clip_value(held, self.clip_value * float(scale))  #: value scaler
+                clip_value(held, self.clip_value)  #: value not_scaler
+            if self.clip_norm is not None:  #: norm
+                clip_norm(held, self.clip_norm * scale)  #: norm scaler
+                clip_norm(held, self.clip_norm)  #: norm not_scaler
+            self.noise.add(held, scale)  #: noise scaler
+            self.noise.add(held)  #: noise not_scaler
 
 
 class Rate:

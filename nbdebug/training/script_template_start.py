@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from nbdebug.training.batch_size import Regrouping, size_at
 from nbdebug.training.data import _seed, _stateful_parts, generator_state, generators_in, set_generator
 
 START_FILE = Path()
@@ -25,7 +26,11 @@ START_FILE = Path()
 def named_roots(model, loss_fn):
     """What is trained, by name: the model or models, and the loss where it is a module."""
     roots = {"": model} if isinstance(model, nn.Module) else dict(model)
-    return {**roots, "loss_fn": loss_fn} if isinstance(loss_fn, nn.Module) else roots
+    if isinstance(loss_fn, nn.Module):
+        return {**roots, "loss_fn": loss_fn}
+    parts = dict(loss_fn or {}).items()  #: parts
+    return {**roots, **{f"loss_fn.{name}": part for name, part in parts if isinstance(part, nn.Module)}}  #: parts
+    return roots  #: not_parts
 
 
 def named_modules(roots):
@@ -75,6 +80,8 @@ def restore_modules(kept, roots, optimizers):
         others = [parameter for parameter in held if id(parameter) not in inside]  #: others
         for parameter, value in zip(others, kept.others, strict=True):  #: others
             parameter.copy_(value)  #: others
+        for parameter, gradient in zip(others, kept.other_gradients, strict=True):  #: others
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)  #: others
         for (name, key), (_, value) in kept.buffers.items():
             present = modules[name]._buffers.get(key)
             if value is not None and present is not None and present.shape == value.shape:
@@ -237,6 +244,8 @@ class Batches:
         self.sources = sources  #: sources
         self.iterator = None
         self.seen = 0
+        self.regrouping = Regrouping(loader)  #: sizes
+        self.sizes = []  # of the batches seen  #: sizes
 
     def __iter__(self):
         return self
@@ -244,13 +253,17 @@ class Batches:
     def __next__(self):
         """The next batch of this epoch."""
         if self.iterator is None:
-            self.iterator = iter(self.loader)
+            self.iterator = iter(self.loader)  #: not_sizes
+            self.iterator = self.regrouping.epoch()  #: sizes
+            self.sizes = []  #: sizes
+        size = self.regrouping.size  #: sizes
         try:
             batch = next(self.iterator)
         except StopIteration:
             self.iterator, self.seen = None, 0
             raise
         self.seen += 1
+        self.sizes.append(size)  #: sizes
         return batch
 
     def begin_anew(self, seen):
@@ -260,8 +273,13 @@ class Batches:
         self.iterator, self.seen = None, 0
         kept = random_state()
         kept_generators = generator_states(self.sources)  #: sources
-        for _ in range(seen):
-            next(self)
+        for _ in range(seen):  #: not_sizes
+            next(self)  #: not_sizes
+        asked = self.regrouping.asked  #: sizes
+        for size in list(self.sizes[:seen]):  #: sizes
+            self.regrouping.asked = size  #: sizes
+            next(self)  #: sizes
+        self.regrouping.asked = asked  #: sizes
         restore_generators(self.sources, kept_generators)  #: sources
         set_random_state(kept)
 
@@ -269,6 +287,7 @@ class Batches:
         """The place in the data where the run began."""  #: midway
         set_random_state(data.epoch_random)  #: midway
         restore_generators(self.sources, data.epoch_generators)  #: midway sources
+        self.sizes = [size_at(batch, data.sizes) for batch in range(data.batch)]  #: midway sizes
         self.begin_anew(data.batch)  #: midway
 
 

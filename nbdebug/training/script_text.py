@@ -8,15 +8,50 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 
-from nbdebug.training import batches, data, script_template, script_template_hand, script_template_start
+from nbdebug.training import (
+    accumulation,
+    batch_size,
+    batches,
+    data,
+    layer_names,
+    loss_parts,
+    scheduler_moves,
+    schedules,
+    script_template,
+    script_template_hand,
+    script_template_refit,
+    script_template_start,
+    script_template_update,
+    smoothing,
+    surgery_norms,
+    surgery_norms_out,
+)
 
-TEMPLATES = (script_template, script_template_hand, script_template_start)
-BORROWED = (batches, data)
+TEMPLATES = (
+    script_template,
+    script_template_hand,
+    script_template_refit,
+    script_template_update,
+    script_template_start,
+)
+BORROWED = (accumulation, batches, data, layer_names)
+SHAPES = ("warm_up", "constant", "stairs", "exponential", "cosine", "one_cycle", "cyclic", "between")
+PARTLY = {
+    schedules: (*SHAPES, "WarmPlateau", "write_rate"),
+    scheduler_moves: ("SCALED", "move_scheduler", "watch_steps", "one"),
+    surgery_norms: ("is_transposed",),
+    surgery_norms_out: ("fold_in",),
+    batch_size: ("Regrouping", "Groups", "batches_in", "size_at"),
+    loss_parts: ("LossParts",),
+    smoothing: ("Smoothed",),
+}
 MARK = re.compile(r"\s*#: (?P<features>[\w$ ]+)$")
 SIGNATURE = re.compile(r"(?P<head>[^\n]*\w\()\n(?P<parts>(?:\s+[\w.*=\"]+,\n)+)\s*(?P<tail>\)[^\n]*)")
+LONG_CALL = re.compile(r"^(?P<indent> *)(?P<head>(?:def )?intervene\()(?P<parts>.{88,})(?P<tail>\):?)$", re.MULTILINE)
 WIDTH = 100
 IMPORTS = {
     "argparse": "import argparse",
@@ -24,6 +59,7 @@ IMPORTS = {
     "dataclasses": "import dataclasses",
     "importlib": "import importlib",
     "json": "import json",
+    "math": "import math",
     "random": "import random",
     "sys": "import sys",
     "Counter": "from collections import Counter",
@@ -32,6 +68,8 @@ IMPORTS = {
     "deque": "from collections import deque",
     "Iterator": "from collections.abc import Iterator",
     "Mapping": "from collections.abc import Mapping",
+    "islice": "from itertools import islice",
+    "fnmatchcase": "from fnmatch import fnmatchcase",
     "partial": "from functools import partial",
     "Path": "from pathlib import Path",
     "SimpleNamespace": "from types import SimpleNamespace",
@@ -43,7 +81,10 @@ FOREIGN_IMPORTS = {
     "safe_open": "from safetensors import safe_open",
     "save_file": "from safetensors.torch import save_file",
     "nn": "from torch import nn",
+    "_ConvTransposeNd": "from torch.nn.modules.conv import _ConvTransposeNd",
+    "LambdaLR": "from torch.optim.lr_scheduler import LambdaLR",
     "ReduceLROnPlateau": "from torch.optim.lr_scheduler import ReduceLROnPlateau",
+    "BatchSampler": "from torch.utils.data import BatchSampler",
     "DataLoader": "from torch.utils.data import DataLoader",
 }
 
@@ -54,7 +95,8 @@ def assemble(written: Mapping[str, str], features: Iterable[str], placeholders: 
     A placeholder stands for a name, or for a call ``begin(NAME)`` that is replaced by lines.
     """
     templates, borrowed = ({n: t for m in each for n, t in _parts(m).items()} for each in (TEMPLATES, BORROWED))
-    parts = {**borrowed, **templates}
+    partly = {name: text for m, names in PARTLY.items() for name, text in _parts(m).items() if name in names}
+    parts = {**borrowed, **partly, **templates}
     template = {name: _filled(text, placeholders) for name, text in _kept(parts, frozenset(features)).items()}
     sources = {**template, **written}
     used = _reachable(sources, "main")
@@ -90,7 +132,7 @@ def _kept(parts: Mapping[str, str], features: frozenset[str]) -> dict[str, str]:
         for line in text.splitlines():
             mark = MARK.search(line)
             if mark is None or all(_holds(feature, features) for feature in mark["features"].split()):
-                lines.append(re.sub(r"\s*# noqa.*", "", MARK.sub("", line)))
+                lines.append(re.sub(r"\s*# (noqa|type: ignore|fmt: skip).*", "", MARK.sub("", line)))
         kept[name] = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n")
     return kept
 
@@ -117,27 +159,32 @@ def _reachable(sources: Mapping[str, str], first: str) -> set[str]:
         name = ahead.pop()
         if name in sources and name not in found:
             found.add(name)
-            ahead += _names(sources[name])
+            ahead += names_in(sources[name])
     return found
 
 
-def _names(source: str) -> set[str]:
+def names_in(source: str) -> set[str]:
+    """The names that are used in it."""
     return {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
 
 
 def _joined(block: str) -> str:
-    """Short calls and signatures on one line."""
+    """Short calls and signatures on one line, long ones on several."""
 
     def join(match: re.Match[str]) -> str:
         parts = " ".join(match["parts"].split()).removesuffix(",")
         line = f"{match['head']}{parts}{match['tail']}"
         return line if len(line) <= WIDTH else match[0]
 
-    return SIGNATURE.sub(join, block)
+    def spread(match: re.Match[str]) -> str:
+        parts = (f"{match['indent']}    {line}" for line in textwrap.wrap(match["parts"] + ",", WIDTH - 10))
+        return "\n".join([match["indent"] + match["head"], *parts, match["indent"] + match["tail"]])
+
+    return LONG_CALL.sub(spread, SIGNATURE.sub(join, block))
 
 
 def _imports(body: str) -> str:
-    names = _names(body)
+    names = names_in(body)
     groups = []
     for table in (IMPORTS, FOREIGN_IMPORTS):
         lines: dict[str, list[str]] = {}

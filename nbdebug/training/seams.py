@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +21,8 @@ from nbdebug.records.signals import Series
 from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.stops import BatchView, Origin
 from nbdebug.training.ledger import Parcel
+from nbdebug.training.modules import Model
+from nbdebug.training.steps import StepResult
 from nbdebug.training.update import GradientWatcher
 
 
@@ -80,6 +83,22 @@ class Investigator(Protocol):
 
     def sample_losses(self, loss_fn: Any, output: Any, target: Any) -> list[float] | None:
         """The loss of each sample, where it can be taken alone."""
+
+
+class Examiner(Protocol):
+    """Looks at the first steps of training for what is wrong with the program. Called on the training thread."""
+
+    def wants(self) -> bool:
+        """Whether the step that begins now should be looked at."""
+
+    def watching(self, model: Model, batch: Any) -> AbstractContextManager[None]:
+        """Within, that step is taken; what it raises is seen, and goes on."""
+
+    def step_done(self, result: StepResult) -> None:
+        """The step came to its end."""
+
+    def findings(self, run: str, step: int, *, last: bool) -> Sequence[Finding]:
+        """What is wrong, as far as it was not said before; ``last`` says that the epoch is over, or training ends."""
 
 
 class Found(Protocol):

@@ -52,7 +52,7 @@ from nbdebug.training.process_end import end_before_exit, leave_interrupts_to_th
 from nbdebug.training.reception import Reception
 from nbdebug.training.refit import Refitter
 from nbdebug.training.rng import OwnRandomState, RandomState
-from nbdebug.training.seams import Investigator, Pacer, Recorder, Watcher
+from nbdebug.training.seams import Examiner, Investigator, Pacer, Recorder, Watcher
 from nbdebug.training.shelf import Shelf
 from nbdebug.training.snapshots import Snapshot
 from nbdebug.training.stepper import Stepper
@@ -93,6 +93,7 @@ class Session:
         describe: Callable[[Run], Manifest],
         investigator: Investigator,
         understand: Callable[[str], Condition],
+        examiner: Examiner,
     ) -> None:
         self.model = model
         self.trainer = trainer
@@ -102,7 +103,8 @@ class Session:
         self.knobs = Knobs(model, trainer)
         self.random = OwnRandomState()
         self.turns = Turns(self.random)
-        self.loop = Loop(model, trainer, lambda: self.turns)
+        batching, accumulation = self.knobs.data.batching, self.knobs.update.accumulation
+        self.loop = Loop(model, trainer, lambda: self.turns, batching, accumulation)
         self.investigator = investigator
         self.breaks = Breaks(understand, self._breakpoint_broke, optimizers=len(trainer.optimizers))
         self.halts = Halts(self)
@@ -115,6 +117,7 @@ class Session:
             self.turns,
             Guard(model, trainer),
             self.breaks,
+            examiner,
             busy=self._is_busy,
             arrived=self._loss_arrived,
             before_sample=lambda: self.lookout.mind_growth(),
@@ -355,6 +358,7 @@ class Session:
             for root in roots(self.model).values():
                 root.to(self.trainer.device)
         self._wake_from_evaluation()
+        self.knobs.refresh()
         self.course.set_out()
         self.course.rest()
 
@@ -462,10 +466,11 @@ class Session:
                 seconds = time.perf_counter() - began
                 self._keep_pace(seconds / len(progress.losses))
                 self.course.steps_taken(progress.losses, seconds, settled=not progress.epoch_over)
+            self._examine(last=progress.epoch_over or progress.error is not None)
             if progress.error is not None:
                 raise progress.error
             stopped = progress.reason is not None or self.halts.late is not None or self.breaks.pending is not None
-            if progress.epoch_over and not stopped:
+            if progress.epoch_over and not stopped and not self._is_due:
                 stopped = self._finish_epoch()
         except StepStopped as stop:
             stop.with_traceback(None)  # its frames hold the whole step
@@ -504,9 +509,14 @@ class Session:
             left.append(goal.stride)
         return max(1, min(left))
 
+    @property
+    def _is_due(self) -> bool:
+        """Whether a change that is followed comes here."""
+        loop, ahead = self.loop, self._following
+        return bool(ahead) and (loop.step, loop.epoch) >= (ahead[0].step, ahead[0].epoch)
+
     def _follow(self) -> None:
-        loop = self.loop
-        while self._following and (loop.step, loop.epoch) >= (self._following[0].step, self._following[0].epoch):
+        while self._is_due:
             self.redo(self._following.popleft(), None)
 
     def _finish_epoch(self) -> bool:
@@ -610,6 +620,12 @@ class Session:
         self.recorder.record_finding(Finding(cause, severity, self.timeline.current, at, title, why, detail, origin))
         self.breaks.found(severity, title)
 
+    def _examine(self, *, last: bool) -> None:
+        """What the first steps showed to be wrong with the program."""
+        for finding in self.stepper.examiner.findings(self.timeline.current, self.loop.step, last=last):
+            self.recorder.record_finding(finding)
+            self.breaks.found(finding.severity, finding.title)
+
     def _keep_pace(self, seconds: float) -> None:
         self._paced += 1
         self.seconds_per_step += (seconds - self.seconds_per_step) * max(0.05, 1 / self._paced)
@@ -619,6 +635,6 @@ class Session:
         steps: int | None = None
         if goal.step is not None:
             steps = goal.step - loop.step
-        elif goal.epoch is not None and loop.cursor.batches is not None:
-            steps = (goal.epoch - loop.epoch) * loop.cursor.batches - loop.cursor.batch
+        elif goal.epoch is not None:
+            steps = loop.cursor.batches_left(goal.epoch - loop.epoch)
         return None if steps is None else max(steps, 0) * self.seconds_per_step

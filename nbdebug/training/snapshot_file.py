@@ -29,11 +29,13 @@ from safetensors import SafetensorError, safe_open
 from nbdebug.records.commands import Clip, ClipMode
 from nbdebug.records.errors import CommandError, FileFormatError
 from nbdebug.training.data import DataPosition
+from nbdebug.training.data_knobs import DataSettings
 from nbdebug.training.knobs import KnobSettings
 from nbdebug.training.module_state import PLAIN, ModuleState
 from nbdebug.training.rng import RandomState
 from nbdebug.training.snapshot_values import NUMPY_KINDS, Decoder, Encoder, Refusal
 from nbdebug.training.snapshots import Snapshot
+from nbdebug.training.update_knobs import UpdateSettings
 
 FORMAT = "nbdebug snapshot"
 VERSION = 1
@@ -41,7 +43,11 @@ KEY, CHECKSUM_KEY = "nbdebug", "nbdebug checksum"
 MAX_HEADER_BYTES = 100_000_000
 MAX_ENTRIES = 8
 KINDS: dict[str, type] = {
-    kind.__name__: kind for kind in (Snapshot, ModuleState, RandomState, DataPosition, KnobSettings, Clip, ClipMode)
+    kind.__name__: kind
+    for kind in (
+        *(Snapshot, ModuleState, RandomState, DataPosition, KnobSettings, UpdateSettings, DataSettings),
+        *(Clip, ClipMode),
+    )
 }
 NATIVE = {
     torch.bool: "BOOL",

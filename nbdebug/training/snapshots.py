@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from nbdebug.training import module_state, optimizer_state
 from nbdebug.training.data import DataCursor, DataPosition
 from nbdebug.training.knobs import Knobs, KnobSettings
+from nbdebug.training.loss_parts import modules_of
 from nbdebug.training.module_state import ModuleState
 from nbdebug.training.modules import Model, named_modules, named_parameters, roots
 from nbdebug.training.optimizer_options import OPTION_KEYS
@@ -154,7 +155,7 @@ Fingerprint = tuple[Any, ...]
 def fingerprint(model: Model, trainer: Trainer) -> Fingerprint:
     """By which a change from outside is known. Reads tensors by identity, version, norm and some elements.
 
-    Learning rates and dropout are left out: they are knobs, known by their values.
+    Learning rates, dropout and label smoothing are left out: they are knobs, known by their values.
     """
     everything = _everything(model, trainer)
     modules = named_modules(everything)
@@ -169,10 +170,18 @@ def fingerprint(model: Model, trainer: Trainer) -> Fingerprint:
         repr(norms),
         repr([_some_elements(t) for t in dense]),
         [module.training for module in modules.values()],
-        repr([pair for pair in module_state.plain_attributes(modules) if not _is_dropout(modules, *pair[0])]),
+        repr([pair for pair in module_state.plain_attributes(modules) if not _is_knob(modules, trainer, *pair[0])]),
         [_of_optimizer(optimizer) for optimizer in trainer.optimizers.values()],
         repr([_digest(each.state_dict()) for each in (*trainer.schedulers.values(), *trainer.state.values())]),
     )
+
+
+def gradient_norms(trainer: Trainer) -> str:
+    """By which a change of gradients from outside is known."""
+    held = [p.grad for optimizer in trainer.optimizers.values() for p in optimizer_state.parameters_of(optimizer)]
+    values = [g.coalesce().values() if g.is_sparse else g for g in held if g is not None]
+    norms = [float(torch.linalg.vector_norm(each)) for each in values]
+    return repr((len(held), norms, [_some_elements(each) for each in values]))
 
 
 def _identity(tensor: torch.Tensor) -> tuple[int, int]:
@@ -186,8 +195,9 @@ def _some_elements(tensor: torch.Tensor) -> list[float]:
     return [float(x) for x in flat[:: max(1, flat.numel() // 16)][:16].tolist()]
 
 
-def _is_dropout(modules: dict[str, nn.Module], name: str, key: str) -> bool:
-    return key in ("p", "dropout") and isinstance(modules[name], DROPPING)
+def _is_knob(modules: dict[str, nn.Module], trainer: Trainer, name: str, key: str) -> bool:
+    is_smoothing = key == "label_smoothing" and trainer.smoothing.of_module is modules[name]
+    return is_smoothing or (key in ("p", "dropout") and isinstance(modules[name], DROPPING))
 
 
 def _of_optimizer(optimizer: Optimizer) -> tuple[Any, ...]:
@@ -221,8 +231,7 @@ def _digest(value: Any) -> Any:
 
 def _everything(model: Model, trainer: Trainer) -> Mapping[str, nn.Module]:
     """All modules that training can change: the model's, and the loss where it is one."""
-    loss = {"loss_fn": trainer.loss_fn} if isinstance(trainer.loss_fn, nn.Module) else {}
-    return {**roots(model), **loss}
+    return {**roots(model), **modules_of(trainer.loss_fn)}
 
 
 def _others(model: Model, trainer: Trainer) -> list[torch.Tensor]:

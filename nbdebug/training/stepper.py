@@ -25,7 +25,7 @@ from nbdebug.training.knobs import Knobs
 from nbdebug.training.ledger import CLIP_RATE, SKIPPED, Ledger, Value
 from nbdebug.training.loop import Evaluation, Loop
 from nbdebug.training.scalers import Scalers
-from nbdebug.training.seams import Measurement, Pacer, Recorder, Watcher
+from nbdebug.training.seams import Examiner, Measurement, Pacer, Recorder, Watcher
 from nbdebug.training.steps import StepResult
 from nbdebug.training.turn import Turns
 from nbdebug.training.update import UpdateHooks
@@ -73,6 +73,7 @@ class Stepper:
         turns: Turns,
         guard: Guard,
         breaks: Breaks,
+        examiner: Examiner,
         *,
         busy: Callable[[], bool],
         arrived: Callable[[int, float, bool], None] = lambda step, loss, skipped: None,
@@ -92,6 +93,7 @@ class Stepper:
         self._before_sample = before_sample
         self._sample_hit = sample_hit
         self.breaks = breaks
+        self.examiner = examiner
         self._series: tuple[Series, ...] = ()
         self._layout: tuple[object, bool, list[str]] = (None, False, [])
         self._is_plain = False
@@ -204,7 +206,7 @@ class Stepper:
             watcher.begin_step(loop.step + 1, sample=sample)
         knobs = self._knobs.in_force()
         stepping = time.perf_counter()
-        result = self._train_batch()
+        result = self._examined_batch() if self.examiner.wants() else self._train_batch()
         returned = time.perf_counter()
         looking = sample or watcher.looking
         hooks_s = hooks.seconds + watcher.hook_seconds if looking else hooks.seconds
@@ -238,6 +240,13 @@ class Stepper:
             self._average.update(loop.model)
         return result
 
+    def _examined_batch(self) -> StepResult:
+        """The same, looked at for what is wrong with the program."""
+        with self.examiner.watching(self._loop.model, self._loop.batch):
+            result = self._train_batch()
+        self.examiner.step_done(result)
+        return result
+
     def _judge(self, loss: float | None, result: StepResult, metrics: dict[str, Any]) -> Reason | None:
         """Why training should stop after this step."""
         fault = self.guard.after_step(loss, skipped=loss is not None and self._skipped())
@@ -264,7 +273,7 @@ class Stepper:
         return self.scalers.any and float(self.scalers.skipped()) > 0
 
     def _metrics(self, result: StepResult) -> tuple[dict[str, Any], float]:
-        if not self._loop.trainer.metrics:
+        if not self._loop.trainer.measures:
             return {}, 0.0
         began = time.perf_counter()
         metrics = self._loop.batch_metrics(result)
@@ -289,11 +298,11 @@ class Stepper:
         return None if isinstance(loss, torch.Tensor) else loss
 
     def _write_norm(self, run: str) -> None:
-        norm, clip, loop = self.hooks.total_norm, self._knobs.clip, self._loop
-        if norm is None:
+        norm, limited, clip, loop = self.hooks.total_norm, self.hooks.norm_to_clip, self._knobs.clip, self._loop
+        if norm is None or limited is None:
             return
         if clip.mode is ClipMode.NORM:
-            found: list[Value] = [_on_host(norm), _on_host(norm > clip.threshold)]
+            found: list[Value] = [_on_host(norm), _on_host(limited > clip.threshold)]
             self.ledger.add_late(run, loop.epoch, loop.step, NORM_AND_CLIPPED, found)
         else:
             self.ledger.add_late(run, loop.epoch, loop.step, NORM_ALONE, [_on_host(norm)])
@@ -314,7 +323,7 @@ class Stepper:
         """The row's columns; the same object while they stay the same."""
         knobs, skips = self._knobs.series, bool(self.hooks.skips)
         layout = self._layout
-        if layout[0] is not knobs or layout[1] != skips or (metrics and layout[2] != list(metrics)):
+        if layout[0] is not knobs or layout[1] != skips or ((metrics or layout[2]) and layout[2] != list(metrics)):
             self._layout = (knobs, skips, list(metrics))
             named = [Series(Signal.METRIC, name, Split.TRAIN) for name in metrics]
             scalers = self.scalers.any

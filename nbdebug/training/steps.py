@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from nbdebug.records.errors import ConfigurationError
 from nbdebug.training import batches
+from nbdebug.training.accumulation import Accumulation
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,27 @@ class StepResult:
     has_output: bool = False
 
 
-def train_step(model: Any, batch: Any, loss_fn: Any, optimizer: Optimizer) -> StepResult:
-    """The plain step: zero_grad, forward, loss, backward, update; as a closure for optimizers that want one."""
+def train_step(
+    model: Any, batch: Any, loss_fn: Any, optimizer: Optimizer, accumulation: Accumulation | None = None
+) -> StepResult:
+    """The plain step: zero_grad, forward, loss, backward, update; as a closure for optimizers that want one.
+
+    Under ``accumulation`` gradients are cleared at the beginning of a group of batches, and used at its end.
+    """
+    if needs_closure(optimizer):
+        return _step_with_closure(model, batch, loss_fn, optimizer)
+    gathered = accumulation or Accumulation()
+    inputs, target = batches.split(batch)
+    if gathered.begin():
+        optimizer.zero_grad()
+    output = model(inputs)
+    loss = _with_graph(_scalar(loss_fn(output, target)))
+    if gathered.backward(loss):
+        optimizer.step()
+    return StepResult(loss, output, target, has_output=True)
+
+
+def _step_with_closure(model: Any, batch: Any, loss_fn: Any, optimizer: Optimizer) -> StepResult:
     inputs, target = batches.split(batch)
     result = StepResult(None)
 
@@ -39,12 +59,8 @@ def train_step(model: Any, batch: Any, loss_fn: Any, optimizer: Optimizer) -> St
         result = StepResult(loss, output, target, has_output=True)
         return loss
 
-    if _needs_closure(optimizer):
-        loss = optimizer.step(compute)  # type: ignore[arg-type]  # a closure may return the tensor itself
-        return StepResult(loss, result.output, result.target, has_output=True)
-    compute()
-    optimizer.step()
-    return result
+    loss = optimizer.step(compute)  # type: ignore[arg-type]  # a closure may return the tensor itself
+    return StepResult(loss, result.output, result.target, has_output=True)
 
 
 def eval_step(model: Any, batch: Any, loss_fn: Any) -> StepResult:
@@ -103,7 +119,8 @@ def _with_graph(loss: torch.Tensor) -> torch.Tensor:
     return loss
 
 
-def _needs_closure(optimizer: Optimizer) -> bool:
+def needs_closure(optimizer: Optimizer) -> bool:
+    """Whether its steps take a closure, as those of LBFGS do."""
     kind: Any = type(optimizer)
     return _step_requires_closure(kind)
 

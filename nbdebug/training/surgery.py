@@ -8,7 +8,7 @@ snapshot's values. The same plan on the same model gives the same names, order a
 
 from __future__ import annotations
 
-from nbdebug.training.surgery_activations import Activation, activation_layers, plan_swap, why_not
+from nbdebug.training.surgery_activations import Activation, activation_layers, option_mistakes, plan_swap, why_not
 from nbdebug.training.surgery_edits import Applied, Change, Originals, Plan, Structure, apply, capture, restore, undo
 from nbdebug.training.surgery_freezing import plan_freeze, plan_unfreeze
 from nbdebug.training.surgery_norms import plan_insert_norms
@@ -24,6 +24,7 @@ __all__ = [
     "activation_layers",
     "apply",
     "capture",
+    "option_mistakes",
     "plan_freeze",
     "plan_insert_norms",
     "plan_remove_norms",

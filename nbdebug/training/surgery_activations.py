@@ -11,10 +11,12 @@ form, and a saved model needs nothing but torch. (Nair & Hinton's max(0, x + noi
 
 from __future__ import annotations
 
+import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -87,10 +89,29 @@ def activation_layers(model: Model) -> dict[str, nn.Module]:
     return {name: module for name, module in modules.items() if isinstance(module, ELEMENTWISE)}
 
 
-def plan_swap(model: Model, kind: Activation, layers: Sequence[str] | None = None) -> Plan:
+def option_mistakes(kind: Activation, options: Mapping[str, Any]) -> list[str]:
+    """Why an activation of this kind can't be made with these options, a line for each reason."""
+    known = [name for name in inspect.signature(KINDS[kind]).parameters if name not in ("device", "dtype", "args")]
+    known = [name for name in known if name != "kwargs"]
+    there = f"there are {', '.join(known)}" if known else "it has none"
+    found = [f"{kind} has no option {name!r} ({there})" for name in options if name not in known]
+    try:
+        KINDS[kind](**({} if found else options))
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        found.append(f"torch refuses these options of {kind}: {error}")
+    return found
+
+
+def plan_swap(
+    model: Model,
+    kind: Activation,
+    layers: Sequence[str] | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Plan:
     """Exchange the named activations for this kind; all but what makes the output, and ``nn.Identity``, without names.
 
-    A module that hangs in several places is exchanged in all of them, whichever name is given.
+    ``options`` are without :func:`option_mistakes`. A module that hangs in several places is exchanged in all of them,
+    whichever name is given.
     """
     tree = Tree.of(model)
     targets = _targets(tree)
@@ -105,8 +126,10 @@ def plan_swap(model: Model, kind: Activation, layers: Sequence[str] | None = Non
     for target in chosen:
         if target.name in refused:
             continue
-        new = _make(tree, target, kind)
-        reason = _refusal(tree, target, {type(target.value).__name__, type(new).__name__}) or _already(target, new)
+        new = _make(tree, target, kind, options)
+        reason = _refusal(tree, target, {type(target.value).__name__, type(new).__name__}) or _already(
+            target, new, options
+        )
         if reason is None:
             changes.append(_change(tree, target, kind, new))
         else:
@@ -196,20 +219,23 @@ def _is_static_quantized(module: nn.Module) -> bool:
     return home.startswith(QUANTIZED) and ".quantized." in home and ".dynamic" not in home
 
 
-def _already(target: Target, new: nn.Module) -> str | None:
+def _already(target: Target, new: nn.Module, chosen: Mapping[str, Any]) -> str | None:
     name = type(new).__name__
-    same = type(target.value) is type(new) or getattr(target.value, "__name__", "") == name.lower()
+    names = getattr(new, "__constants__", ())
+    alike = all(getattr(target.value, key, None) == getattr(new, key) for key in names)
+    same = type(target.value) is type(new) and (alike or not chosen)
+    same |= getattr(target.value, "__name__", "") == name.lower()
     return f"it is {name} already" if same else None
 
 
-def _make(tree: Tree, target: Target, kind: Activation) -> nn.Module:
+def _make(tree: Tree, target: Target, kind: Activation, chosen: Mapping[str, Any]) -> nn.Module:
     """A new module, in the mode of the one before it."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = dict(chosen)
     if kind is Activation.PRELU:
         nearest = _nearest_parameter(tree, target)
-        options = {} if nearest is None else {"device": nearest.device, "dtype": nearest.dtype}
+        options |= {} if nearest is None else {"device": nearest.device, "dtype": nearest.dtype}
     new = KINDS[kind](**options)
-    if getattr(target.value, "inplace", False) is True and isinstance(new, WITH_INPLACE):
+    if "inplace" not in chosen and getattr(target.value, "inplace", False) is True and isinstance(new, WITH_INPLACE):
         new.inplace = True
     owner = target.value if isinstance(target.value, nn.Module) else target.places[0][0]
     new.train(owner.training)

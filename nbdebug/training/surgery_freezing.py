@@ -6,7 +6,7 @@ it. Undoing gives it back. Its state in an optimizer stays, for when it learns a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import nn
@@ -22,31 +22,53 @@ ON_PURPOSE = "it was frozen before any change made here: name it to let it learn
 NOTHING_LEARNS = "nothing would learn: the next backward pass would fail"
 
 
-def plan_freeze(model: Model, layers: Sequence[str] | None = None, *, hold_statistics: bool = False) -> Plan:
+def plan_freeze(
+    model: Model,
+    layers: Sequence[str] | None = None,
+    *,
+    hold_statistics: bool = False,
+    only: Collection[str] = (),
+) -> Plan:
     """Freeze all parameters of these layers and of what is in them; of the whole model without names.
+
+    ``only`` names places exactly, such as ``fc.weight`` and, for statistics, ``bn.training``; all others stay.
 
     ``hold_statistics`` also puts their norm layers with running statistics into evaluation mode, one by one: they use
     the statistics and stop updating them, until something calls ``train()`` on the model.
     """
     tree = Tree.of(model)
-    changes, refused = _for_each(tree, layers, learn=False, hold=hold_statistics, originals=None)
+    hold = hold_statistics or bool(only)
+    changes, refused = _for_each(tree, layers, learn=False, hold=hold, originals=None, only=only)
     frozen = {id(p) for change in changes for p in change.stopped}
     still = [p for p in named_parameters(model).values() if p.requires_grad and id(p) not in frozen]
     return Plan(tuple(changes), refused, () if still else (NOTHING_LEARNS,))
 
 
-def plan_unfreeze(model: Model, layers: Sequence[str] | None = None, *, originals: Originals | None = None) -> Plan:
+def plan_unfreeze(
+    model: Model,
+    layers: Sequence[str] | None = None,
+    *,
+    originals: Originals | None = None,
+    only: Collection[str] = (),
+) -> Plan:
     """Let these layers learn, and what is in them. Without names, whatever ``originals`` know to have learnt at first.
 
     What the user froze on purpose stays so unless it is named. The plan's ``parameters_added`` are those that an
     optimizer made since they froze does not hold. Norm layers held in evaluation mode go back to training mode.
+    ``only`` is as for :func:`plan_freeze`.
     """
-    changes, refused = _for_each(Tree.of(model), layers, learn=True, hold=False, originals=originals)
+    changes, refused = _for_each(Tree.of(model), layers, learn=True, hold=False, originals=originals, only=only)
     return Plan(tuple(changes), refused)
 
 
 def _for_each(
-    tree: Tree, layers: Sequence[str] | None, *, learn: bool, hold: bool, originals: Originals | None
+    tree: Tree,
+    layers: Sequence[str] | None,
+    *,
+    learn: bool,
+    hold: bool,
+    originals: Originals | None,
+    only: Collection[str] = (),
 ) -> tuple[list[Change], dict[str, str]]:
     known = {} if originals is None else originals.values
     by_place = {place: module for module in tree.names for place in tree.places(module)}
@@ -63,7 +85,9 @@ def _for_each(
                 continue
             place, slot = dotted(name, key), Learning(module, key)
             reason = _refusal(parameter, learn=learn)
-            if learn and layers is None and known.get(slot, ("", False))[1] is False:
+            if only and place not in only:
+                continue
+            if learn and layers is None and not only and known.get(slot, ("", False))[1] is False:
                 reason = reason or ON_PURPOSE
             if reason is not None:
                 refused[place] = reason
@@ -71,7 +95,9 @@ def _for_each(
             seen.add(id(parameter))
             parameters[place] = parameter
             settings.append(Setting(slot, place, not learn, learn))
-        settings += _modes(name, module, hold=hold, back=learn and known.get(Mode(module), ("", False))[1] is True)
+        back = learn and (known.get(Mode(module), ("", False))[1] is True or dotted(name, "training") in only)
+        if not only or dotted(name, "training") in only:
+            settings += _modes(name, module, hold=hold, back=back)
         if settings:
             changes.append(_change(tree, name, module, settings, parameters, learn=learn))
     for name in layers or ():

@@ -19,8 +19,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from nbdebug.training.modules import Model
 from nbdebug.training.surgery_edits import Change, Plan, Setting
 from nbdebug.training.surgery_flow import Flow, trace
-from nbdebug.training.surgery_norms import NORM, is_transposed
-from nbdebug.training.surgery_slots import Held, Store
+from nbdebug.training.surgery_norms import BASE, NORM, is_transposed
+from nbdebug.training.surgery_slots import ABSENT, ClassOf, Held, Store
 from nbdebug.training.surgery_tree import Tree, dotted
 
 UNKNOWN = "what comes before it is not certain: give an example input, or leave the statistics unfolded"
@@ -36,31 +36,32 @@ class Fold:
 
     def run(self) -> list[tuple[nn.Parameter, torch.Tensor]]:
         """Computed in float64."""
-        weight, bias, norm = self.layer.weight, self.layer.bias, self.norm
-        before = [(weight, weight.detach().clone())]
-        if not self.fresh:
-            before.append((bias, bias.detach().clone()))
+        changed = [self.layer.weight] if self.fresh else [self.layer.weight, self.layer.bias]
+        before = [(parameter, parameter.detach().clone()) for parameter in changed]
+        fold_in(self.layer, self.norm, fresh=self.fresh)
+        return before
+
+
+def fold_in(layer: Any, norm: Any, *, fresh: bool) -> None:
+    """Write what a norm does in evaluation into the layer before it; a ``fresh`` bias counts as 0."""
+    with torch.no_grad():
         scale = (norm.running_var.double() + norm.eps).rsqrt()
         scale = scale if norm.weight is None else scale * norm.weight.double()
         shift = 0.0 if norm.bias is None else norm.bias.double()
-        start = 0.0 if self.fresh else bias.double()
-        bias.copy_((start - norm.running_mean.double()) * scale + shift)
-        weight.copy_(self._scaled(weight.double(), scale))
-        return before
-
-    def _scaled(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        if not is_transposed(self.layer):
-            return weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
-        groups = self.layer.groups
-        parts = weight.unflatten(0, (groups, -1)) * scale.reshape(groups, 1, -1, *[1] * (weight.dim() - 2))
-        flat: torch.Tensor = parts.flatten(0, 1)
-        return flat
+        start = 0.0 if fresh else layer.bias.double()
+        layer.bias.copy_((start - norm.running_mean.double()) * scale + shift)
+        weight = layer.weight.double()
+        if not is_transposed(layer):
+            layer.weight.copy_(weight * scale.reshape(-1, *[1] * (weight.dim() - 1)))
+            return
+        parts = weight.unflatten(0, (layer.groups, -1)) * scale.reshape(layer.groups, 1, -1, *[1] * (weight.dim() - 2))
+        layer.weight.copy_(parts.flatten(0, 1))
 
 
 def plan_remove_norms(
     model: Model, layers: Sequence[str] | None = None, *, fold: bool = False, example: Any = None
 ) -> Plan:
-    """Put ``nn.Identity`` in the place of these batch norms, of all without names.
+    """Put ``nn.Identity`` in the place of these batch norms, of all without names; an inserted one is taken off.
 
     To ``fold``, the layer before has to be certain: in a ``Sequential``, or from a pass on the side with an
     ``example``. A norm that can't be folded is refused then.
@@ -130,12 +131,8 @@ def _unfoldable(tree: Tree, norm: Any, layer: Any, folded: set[nn.Module]) -> st
 
 
 def _change(tree: Tree, name: str, norm: nn.Module, layer: Any) -> Change:
-    identity = nn.Identity()
-    identity.train(norm.training)
     places = tree.places(norm)
-    settings = [
-        Setting(Held(*at, Store.CHILDREN), n, norm, identity) for at, n in zip(tree.holders[norm], places, strict=True)
-    ]
+    settings = _taken_off(tree, norm) or _replaced(tree, norm)
     gone = tuple((dotted(name, key), p) for key, p in norm.named_parameters())
     removed = tuple((place, p) for place, p in gone if len(tree.owners(p)) == 1)
     notes, added, rewritten, rewrites = list(tree.notes(norm)), [], [], []
@@ -153,10 +150,11 @@ def _change(tree: Tree, name: str, norm: nn.Module, layer: Any) -> Change:
             rewritten.append((dotted(where, "bias"), layer.bias))
         rewrites = [Fold(layer, norm, fresh)]
         notes.append(f"its statistics go into {where}: what it gives in evaluation stays, in training it does not")
+    after = "nothing" if settings[0].after is ABSENT else "Identity"
     return Change(
         name,
         places,
-        f"{type(norm).__name__} → Identity" + (f", folded into {tree.names[layer]}" if layer is not None else ""),
+        f"{type(norm).__name__} → {after}" + (f", folded into {tree.names[layer]}" if layer is not None else ""),
         tuple(settings),
         tuple(rewrites),
         tuple(notes),
@@ -165,3 +163,25 @@ def _change(tree: Tree, name: str, norm: nn.Module, layer: Any) -> Change:
         tuple(rewritten),
         tuple(p for _, p in (*removed, *rewritten)),
     )
+
+
+def _replaced(tree: Tree, norm: nn.Module) -> list[Setting]:
+    identity = nn.Identity()
+    identity.train(norm.training)
+    return [
+        Setting(Held(*at, Store.CHILDREN), name, norm, identity)
+        for at, name in zip(tree.holders[norm], tree.places(norm), strict=True)
+    ]
+
+
+def _taken_off(tree: Tree, norm: nn.Module) -> list[Setting]:
+    """Of a norm that was put after a layer: the layer is as it was, and another can be put there."""
+    layer, key = tree.holders[norm][0]
+    kind: Any = type(layer)
+    if key != NORM or BASE not in vars(kind):
+        return []
+    name = tree.names[layer]
+    return [
+        Setting(Held(layer, NORM, Store.CHILDREN), dotted(name, NORM), norm, ABSENT),
+        Setting(ClassOf(layer), name or kind.__name__, kind, vars(kind)[BASE]),
+    ]

@@ -16,10 +16,15 @@ from nbdebug.records.commands import SetKnobs, StartPoint
 from nbdebug.records.errors import CommandError
 from nbdebug.records.runs import Change, Intervention, OutsideEdit, Run, RunKind
 from nbdebug.training.rng import RandomState
+from nbdebug.training.script_scene import Deed
 
 MAIN = "main"
 MOST_VERIFIED = 1_000_000
 ANY_EPOCH = -1
+KNOBS = (
+    *("lr", "clip", "dropout", "layer_clips", "gradient_noise", "accumulate"),
+    *("batch_size", "label_smoothing", "loss_weights"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,8 @@ class Line:
 
     ``bests`` are the epochs' ends that were the best so far, each with its score.
 
-    ``random`` holds the states that a :class:`~nbdebug.records.runs.Reseed` took over, by the intervention's index.
+    ``random`` holds the states that a :class:`~nbdebug.records.runs.Reseed` took over, by the intervention's index, and
+    ``deeds`` what is needed to write an intervention into a script.
     """
 
     run: Run
@@ -54,6 +60,7 @@ class Line:
     tip: Place
     interventions: list[Intervention] = field(default_factory=list)
     random: dict[int, RandomState] = field(default_factory=dict)
+    deeds: dict[int, Deed] = field(default_factory=dict)
     losses: array[float] = field(default_factory=lambda: array("d"))
     batches: array[int] = field(default_factory=lambda: array("L"))
     epoch_ends: array[int] = field(default_factory=lambda: array("q"))
@@ -113,12 +120,14 @@ class Timeline:
         if score < (line.bests[-1][1] if line.bests else math.inf):
             line.bests.append((line.tip, score))
 
-    def intervene(self, change: Change, random: RandomState | None = None) -> Intervention:
+    def intervene(self, change: Change, random: RandomState | None = None, deed: Deed | None = None) -> Intervention:
         """Something changed the course of the current run, at its end; ``random`` is what a reseeding took over."""
         line, here = self.lines[self.current], self.here
         made = Intervention(here.run, here.step, here.epoch, change)
         if random is not None:
             line.random[here.applied] = random
+        if deed is not None:
+            line.deeds[here.applied] = deed
         line.interventions.append(made)
         self._moved(line, replace(here, applied=here.applied + 1))
         return made
@@ -280,7 +289,7 @@ class Timeline:
         for made in self.course(place):
             if isinstance(made.change, SetKnobs):
                 changes = made.change.changes
-                touched = [knob for knob in ("lr", "clip", "dropout") if getattr(changes, knob) is not None]
+                touched = [knob for knob in KNOBS if getattr(changes, knob) is not None]
                 for knob in (*touched, *(changes.options or ())):
                     found[knob] = f"set at step {made.step:,} of {self.lines[made.run].run.shown}"
         return found

@@ -10,7 +10,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from nbdebug.records.errors import collect
+from nbdebug.training.loss_parts import LossParts, part_mistakes, parts_of, weight_mistakes
 from nbdebug.training.modules import Model, named_parameters
+from nbdebug.training.smoothing import Smoothing
 
 Optimizers: TypeAlias = Optimizer | Mapping[str, Optimizer]
 Schedulers: TypeAlias = LRScheduler | Mapping[str, LRScheduler]
@@ -25,7 +27,9 @@ class Trainer:
 
     Args:
         optimizer: any ``torch.optim.Optimizer``, or a mapping of them (a GAN); with closures (LBFGS) too.
-        loss_fn: ``loss_fn(output, target)`` → scalar tensor with a graph; also passed to ``step``.
+        loss_fn: ``loss_fn(output, target)`` → scalar tensor with a graph; also passed to ``step``. Or a mapping of such
+            parts by name, of which the loss is the weighted sum, in their order; each is a series of its own.
+        loss_weights: the parts' weights by name, 1 where none is given.
         train_loader: any re-iterable of batches: a ``DataLoader``, a list. Batches are ``(input, target)``, mappings
             with the usual keys, or anything else if ``step`` is given.
         val_loader: the same for validation after each epoch.
@@ -50,6 +54,7 @@ class Trainer:
         train_loader: Iterable[Any],
         val_loader: Iterable[Any] | None = None,
         *,
+        loss_weights: Mapping[str, float] | None = None,
         scheduler: Schedulers | None = None,
         scheduler_interval: str = "epoch",
         metrics: Mapping[str, Metric] | None = None,
@@ -70,7 +75,7 @@ class Trainer:
         self.state: dict[str, Any] = dict(state) if isinstance(state, Mapping) else {}
         mistakes = [
             *_optimizer_mistakes(optimizer),
-            *_loss_mistakes(loss_fn, step),
+            *_loss_mistakes(loss_fn, step, loss_weights, self.metrics),
             *_loader_mistakes("train_loader", train_loader),
             *(_loader_mistakes("val_loader", val_loader) if val_loader is not None else ()),
             *_scheduler_mistakes(self.schedulers, scheduler, scheduler_interval),
@@ -83,6 +88,22 @@ class Trainer:
             mistakes.append(f"device={device!r} is no torch device: {error}")
         if mistakes:
             raise collect(mistakes)
+        parts = parts_of(loss_fn)
+        self.smoothing = Smoothing({"": loss_fn} if parts is None else parts)
+        called = {name: self.smoothing.of(part) for name, part in (parts or {}).items()}
+        self.loss_parts = LossParts(called, loss_weights or {}) if called else None
+
+    @property
+    def loss(self) -> Any:
+        """The loss as steps call it now: ``loss_fn`` itself unless it has parts, or its labels are smoothed."""
+        if self.loss_parts is not None:
+            return self.loss_parts
+        return self.smoothing.of(self.loss_fn) if self.smoothing.value else self.loss_fn
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What is measured on each batch besides the loss: its parts, and the metrics."""
+        return (*(self.loss_parts.parts if self.loss_parts is not None else ()), *self.metrics)
 
     @property
     def optimizers(self) -> dict[str, Optimizer]:
@@ -127,7 +148,15 @@ def _optimizer_mistakes(optimizer: Any) -> list[str]:
     return [f"optimizer must be a torch.optim.Optimizer or a mapping of them, not {_kind(optimizer)}{hint}"]
 
 
-def _loss_mistakes(loss_fn: Any, step: Any) -> list[str]:
+def _loss_mistakes(loss_fn: Any, step: Any, weights: Any, metrics: Mapping[str, Any]) -> list[str]:
+    parts = parts_of(loss_fn)
+    found = [] if weights is None else weight_mistakes(weights, parts)
+    if parts is not None:
+        return [*part_mistakes(parts, metrics), *found]
+    return [*_single_loss_mistakes(loss_fn, step), *found]
+
+
+def _single_loss_mistakes(loss_fn: Any, step: Any) -> list[str]:
     if isinstance(loss_fn, type):
         return [f"loss_fn is the class {loss_fn.__name__}: call it, as in {loss_fn.__name__}()"]
     if callable(loss_fn) or step is not None:

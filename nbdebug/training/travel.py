@@ -180,7 +180,16 @@ class Traveller:
         }
         if knobs.dropout is not None:
             values["dropout"] = f"dropout {knobs.dropout:g}"
-        return "in force " + ", ".join(f"{text} ({origins[knob]})" for knob, text in values.items() if text)
+        update, every = knobs.update, knobs.update.accumulation.every
+        present = {
+            "layer_clips": Changes(layer_clips=update.layer_clips) if update.layer_clips else None,
+            "gradient_noise": Changes(gradient_noise=update.noise.std) if update.noise.std else None,
+            "accumulate": Changes(accumulate=every) if every > 1 else None,
+        }
+        values.update({knob: str(changes) for knob, changes in present.items() if changes})
+        return "in force " + ", ".join(
+            f"{text} ({origins.get(knob, 'as at the start')})" for knob, text in values.items() if text
+        )
 
     def _open(self, path: str) -> str:
         """Go on from a snapshot in a file."""

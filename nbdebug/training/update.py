@@ -1,7 +1,8 @@
 """The measure point: hooks around each optimizer step, where gradients are complete and the update is not yet done.
 
-They read gradients for the watcher, clip, and put the learning rate's factor on for the length of the update. They act
-only within the session's own step, on its thread; a step that someone else takes with the optimizer passes untouched.
+They read gradients for the watcher, clip, add noise, and put the learning rate's factor on for the length of the
+update. They act only within the session's own step, on its thread; a step that someone else takes with the optimizer
+passes untouched.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.hooks import RemovableHandle
 
 from nbdebug.records.commands import Clip, ClipMode
+from nbdebug.training.clipping import clip_gradients, total_norm
 from nbdebug.training.guard import Guard
 from nbdebug.training.knobs import Knobs
 
@@ -81,6 +83,7 @@ class UpdateHooks:
         self.optimizer_s = 0.0
         self.before_update_s = 0.0
         self._norms: dict[int, torch.Tensor] = {}
+        self._limited_norms: dict[int, torch.Tensor] = {}
         self._knobs = knobs
         self._watcher = watcher
         self._guard = guard
@@ -130,19 +133,19 @@ class UpdateHooks:
         if self.skips:
             self.skips = []
         if self._norms:
-            self._norms = {}
+            self._norms, self._limited_norms = {}, {}
         self._only_counts = not self._acts
         self._thread = threading.get_ident()
 
     @property
     def _acts(self) -> bool:
-        """Whether there is anything to measure, clip or scale."""
+        """Whether there is anything to measure, change or scale."""
         return self._guard.armed or self._reads_gradients or not self._knobs.untouched
 
     @property
     def _reads_gradients(self) -> bool:
         clips = self._knobs.clip.mode is not ClipMode.OFF
-        return self.measure_norm or self._watcher.looking or clips or self._guard.asks
+        return self.measure_norm or self._watcher.looking or clips or self._guard.asks or self._knobs.update.acts
 
     def __exit__(self, *_: object) -> None:
         self._thread = None
@@ -221,17 +224,36 @@ class UpdateHooks:
         norm, norms = self._try_norms(gradients) if gradients else (None, None)
         self.norm_s += time.perf_counter() - began
         self._guard.before_update(optimizer, gradients, norm)
-        looking = self._watcher.looking
-        if looking:
+        if self._watcher.looking:
             self._watcher.gradients_ready(optimizer, parameters, scale, norms)
         if not gradients:
             return
-        if clip.mode is not ClipMode.OFF:
-            factor = clip_gradients(gradients, norm, clip, scale)
-            if looking:
-                self._watcher.gradients_clipped(parameters, scale, factor)
         if norm is not None:
             self._norms[id(optimizer)] = norm if scale is None else norm / scale
+        self._change_gradients(optimizer, parameters, gradients, norm, clip, scale)
+
+    def _change_gradients(
+        self,
+        optimizer: Optimizer,
+        parameters: Sequence[nn.Parameter],
+        gradients: Sequence[torch.Tensor],
+        norm: torch.Tensor | None,
+        clip: Clip,
+        scale: torch.Tensor | None,
+    ) -> None:
+        """Clipping layer by layer, then of all, then noise."""
+        update, factor = self._knobs.update, None
+        if update.layer_clips:
+            update.clip_layers(parameters, scale)
+            norm = total_norm(gradients)[0] if clip.mode is ClipMode.NORM else None
+            if norm is not None:
+                self._limited_norms[id(optimizer)] = norm if scale is None else norm / scale
+        if clip.mode is not ClipMode.OFF:
+            factor = clip_gradients(gradients, norm, clip, scale)
+        if self._watcher.looking and (update.layer_clips or clip.mode is not ClipMode.OFF):
+            self._watcher.gradients_clipped(parameters, scale, None if update.layer_clips else factor)
+        if update.noise.std > 0:
+            update.noise.add(gradients, scale)
 
     def _try_norms(
         self, gradients: Sequence[torch.Tensor]
@@ -249,11 +271,12 @@ class UpdateHooks:
     @property
     def total_norm(self) -> torch.Tensor | None:
         """The 2-norm of the gradients of all optimizers that stepped, before clipping, each at its last evaluation."""
-        norms = list(self._norms.values())
-        if len(norms) < 2:
-            return norms[0] if norms else None
-        joined: torch.Tensor = torch.linalg.vector_norm(torch.stack([norm.to(norms[0]) for norm in norms]))
-        return joined
+        return _joined(list(self._norms.values()))
+
+    @property
+    def norm_to_clip(self) -> torch.Tensor | None:
+        """The same after clipping layer by layer, which the clipping of all gradients goes by."""
+        return _joined(list((self._limited_norms or self._norms).values()))
 
     def _scale_rates(self, optimizer: Optimizer) -> None:
         if self._knobs.untouched:
@@ -285,6 +308,13 @@ def _out_of_dispatch_modes() -> Iterator[None]:
         yield
 
 
+def _joined(norms: list[torch.Tensor]) -> torch.Tensor | None:
+    if len(norms) < 2:
+        return norms[0] if norms else None
+    joined: torch.Tensor = torch.linalg.vector_norm(torch.stack([norm.to(norms[0]) for norm in norms]))
+    return joined
+
+
 def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
@@ -299,61 +329,3 @@ def _write_lr(options: dict[str, Any], lr: Any) -> None:
         options["lr"].copy_(lr)
     else:
         options["lr"] = lr
-
-
-def total_norm(gradients: Sequence[torch.Tensor]) -> tuple[torch.Tensor, Sequence[torch.Tensor] | None]:
-    """The 2-norm of all gradients, a 0-d tensor, as ``torch.nn.utils.clip_grad_norm_`` computes it, and those of each.
-
-    Those of each are left out where gradients are of several types or devices, or norms too coarse (half precision).
-    """
-    values = [_values(gradient) for gradient in gradients]
-    first = values[0]
-    if all(value.dtype is first.dtype and value.device == first.device for value in values):
-        norms = torch._foreach_norm(values, 2.0)
-        joined: torch.Tensor = torch.linalg.vector_norm(torch.stack(norms), 2.0)
-        return joined, norms if first.dtype in (torch.float32, torch.float64) else None
-    return torch.nn.utils.get_total_norm(values), None
-
-
-def clip_gradients(
-    gradients: Sequence[torch.Tensor], norm: torch.Tensor | None, clip: Clip, scale: torch.Tensor | None = None
-) -> torch.Tensor | None:
-    """Clip in place, by norm or by value, without reading anything to the host.
-
-    By norm, non-finite gradients are left as they are: ``clip_grad_norm_`` would spread one inf over all as NaN or 0.
-    Returns the factor that all gradients were multiplied by, or ``None`` by value. The factor is bit for bit that of
-    ``torch.nn.utils.clip_grad_norm_``: threshold / (norm + 1e-6), at most 1.
-    """
-    if clip.mode is ClipMode.VALUE or norm is None:
-        for gradient in gradients:
-            _clamp_(_merged_in_place(gradient), clip.threshold, scale)
-        return None
-    limit = clip.threshold if scale is None else clip.threshold * scale
-    factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
-    factor = torch.where(torch.isfinite(norm), factor, torch.ones_like(factor))
-    for gradient in gradients:
-        held = gradient._values() if gradient.is_sparse else gradient
-        held.mul_(factor.to(held.device))
-    return factor
-
-
-def _values(gradient: torch.Tensor) -> torch.Tensor:
-    """A gradient's numbers to read: itself, or the values of a sparse one with its repeated rows summed."""
-    return gradient.coalesce().values() if gradient.is_sparse else gradient
-
-
-def _merged_in_place(gradient: torch.Tensor) -> torch.Tensor:
-    """A gradient's numbers to write; the repeated rows of a sparse one are summed in the gradient itself."""
-    if not gradient.is_sparse:
-        return gradient
-    gradient.data = gradient.coalesce()
-    return gradient._values()
-
-
-def _clamp_(values: torch.Tensor, threshold: float, scale: torch.Tensor | None) -> None:
-    """To ±threshold times the scale, which stays on its device."""
-    if scale is None:
-        values.clamp_(-threshold, threshold)
-    else:
-        limit = (threshold * scale).to(values)
-        values.clamp_(-limit, limit)

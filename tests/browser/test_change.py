@@ -14,17 +14,22 @@ from playwright.sync_api import Browser, Locator, expect
 
 from nbdebug.records.commands import (
     Changes,
+    Clip,
+    ClipMode,
     EditNorms,
+    Foretell,
     Freeze,
     Press,
+    SetAverage,
     SetKnobs,
     SetSchedule,
+    SplitDecay,
     SwapActivations,
     SwapOptimizer,
     Undo,
 )
 from nbdebug.records.schedules import Schedule
-from nbdebug.records.status import OwnKnob
+from nbdebug.records.status import AverageTaken, OwnKnob, State
 from nbdebug.records.view import OwnPanel
 from nbdebug.training.schedules import Factor
 from tests.browser.scenes import Scene, closing
@@ -241,6 +246,107 @@ def test_layers_are_changed(scene: Callable[..., ChangeScene]) -> None:
     expect(learning.locator(".nbd-refusal")).to_have_text("nothing would learn")
 
 
+def test_freezing_keeps_statistics_and_removing_folds_where_it_is_ticked(scene: Callable[..., ChangeScene]) -> None:
+    page = scene()
+    page.field("Keep batch norms' statistics").check()
+    page.press("Freeze the layer")
+    assert page.asked() == Freeze(True, (), True)
+    page.press("Unfreeze the layer")
+    assert page.asked() == Freeze(False, ())
+    page.field("Fold the batch norm").check()
+    page.press("Remove the batch norm")
+    assert page.asked() == EditNorms(False, (), True)
+
+
+def test_norms_and_biases_are_left_out_of_the_decay(scene: Callable[..., ChangeScene]) -> None:
+    page = scene()
+    page.press("No decay on norms and biases")
+    assert page.asked() == SplitDecay()
+    page.knob(options=(views.option("momentum", (0.9,)),))
+    expect(page.page.root.get_by_role("button", name="No decay on norms and biases")).to_be_hidden()
+
+
+def test_an_average_is_taken_and_ended(scene: Callable[..., ChangeScene]) -> None:
+    page = scene()
+    group = page.page.root.get_by_role("group", name="Average of the weights")
+    expect(group).to_contain_text("none is taken")
+    expect(group.get_by_role("button", name="End the average")).to_be_disabled()
+    page.field("Decay of the average").fill("1")
+    expect(group).to_contain_text("decay has to be a number, at least 0 and below 1")
+    page.field("Decay of the average").fill("0.99")
+    page.field("Decay of the average").press("Enter")
+    assert page.asked() == SetAverage("ema", 0.99)
+    page.field("Kind of average").select_option("swa")
+    expect(page.field("Decay of the average")).to_be_disabled()
+    page.press("Take an average of the weights")
+    assert page.asked() == SetAverage("swa")
+    page.knob(average=AverageTaken("ema", 120, 0.99))
+    expect(group).to_contain_text("EMA, decay 0.99, of 120 weights so far")
+    page.press("End the average of the weights")
+    assert page.asked() == SetAverage("")
+
+
+def test_batches_loss_and_gradients_are_changed_and_what_can_t_act_says_why(
+    scene: Callable[..., ChangeScene],
+) -> None:
+    page = scene()
+    why = "the loss is no cross entropy"
+    page.knob(
+        batch_size=32, batch_size_acts="from the next epoch on", why_not_label_smoothing=why, accumulate=4,
+        accumulated=2, loss_weights=(("ce", 1.0), ("l2", 0.01)), layer_clips=(("layer1", Clip(ClipMode.NORM, 0.5)),),
+    )  # fmt: skip
+    part = page.part("Batches and gradients")
+    for text in ("from the next epoch on", "2 of 4 batches done", why, "layer1 norm 0.5"):
+        expect(part).to_contain_text(text)
+    expect(part.get_by_label("label smoothing", exact=True)).to_be_disabled()
+    asked = {
+        "batch size": ("64", Changes(batch_size=64)),
+        "accumulate": ("8", Changes(accumulate=8)),
+        "gradient noise": ("1e-3", Changes(gradient_noise=1e-3)),
+        "weight of l2": ("-0.5", Changes(loss_weights={"l2": -0.5})),
+    }
+    for label, (text, changes) in asked.items():
+        part.get_by_label(label, exact=True).fill(text)
+        part.get_by_label(label, exact=True).press("Enter")
+        assert page.asked() == SetKnobs(changes)
+    part.get_by_label("batch size", exact=True).fill("0.5")
+    part.get_by_label("batch size", exact=True).press("Enter")
+    expect(part).to_contain_text("has to be a whole number, at least 1")
+    page.field("Layer to clip").select_option("layer2")
+    page.field("Clip threshold of the layer").fill("0.25")
+    page.press("Clip the layer")
+    assert page.asked() == SetKnobs(Changes(layer_clips={"layer2": Clip(ClipMode.NORM, 0.25)}))
+    page.field("Clipping of the layer").select_option("off")
+    page.press("Clip the layer")
+    assert page.asked() == SetKnobs(Changes(layer_clips={"layer2": Clip()}))
+
+
+def test_the_schedule_in_use_is_told_in_full(scene: Callable[..., ChangeScene]) -> None:
+    page = scene()
+    text = "cosine per epoch, total 20, floor 0, warm-up 2"
+    page.knob(schedule="cosine", schedule_text=text)
+    expect(page.part("Schedule")).to_contain_text(f"now {text}")
+    expect(page.page.root.locator(".nbd-controls")).to_contain_text("(cosine × 0.7)")
+
+
+def test_the_next_step_is_foretold_while_training_rests(scene: Callable[..., ChangeScene]) -> None:
+    page = scene()
+    line = page.page.root.locator(".nbd-next")
+    line.get_by_role("button", name="Forecast").press("Enter")
+    assert page.asked() == Foretell()
+    page.show(forecast=views.forecast())
+    assert line.locator("small").all_inner_texts() == [
+        "update : weight 3.1e-3 (was 1.0e-3)", "at most 2.4e-2, in layer2", "loss 0.412",
+        "clips 40 % of the last 100 steps",
+    ]  # fmt: skip
+    page.show(forecast=None)
+    expect(line.locator("small")).to_have_count(0)
+    page.answer(Foretell(), "the epoch has no batch left: take a step first", ok=False)
+    expect(line.locator(".nbd-refused")).to_have_text("the epoch has no batch left: take a step first")
+    page.show(status=replace(page.view.status, state=State.RUNNING))
+    expect(line).to_be_hidden()
+
+
 def test_what_is_the_user_s_own_is_moved_pressed_and_shown(scene: Callable[..., ChangeScene]) -> None:
     page = scene()
     slider = page.field("temperature")
@@ -250,7 +356,7 @@ def test_what_is_the_user_s_own_is_moved_pressed_and_shown(scene: Callable[..., 
     page.field("Type label smoothing").fill("0.25")
     page.field("Type label smoothing").press("Enter")
     assert page.asked() == SetKnobs(Changes(own={"label smoothing": 0.25}))
-    expect(page.field("label smoothing")).to_have_value("500")
+    expect(page.part("Yours").get_by_label("label smoothing", exact=True)).to_have_value("500")
     page.press("save samples")
     assert page.asked() == Press("save samples")
     page.show(panels=(OwnPanel("samples", 3, "a\n  b"), OwnPanel("attention", 4, "", png())))

@@ -45,7 +45,7 @@ def test_a_test_is_asked_for_watched_and_ended(scene: Callable[..., Scene]) -> N
     page.get("button", "Run the range test").click()
     assert page.asked() == FindLr(1e-6, 10.0, 2000)
     page.show(status=replace(page.view.status, activity=BUSY))
-    expect(root.locator(".nbd-find-doing")).to_contain_text(BUSY)
+    expect(page.get("tabpanel", "LR finder").locator(".nbd-find-doing")).to_contain_text(BUSY)
     expect(page.get("button", "Run the range test")).to_be_disabled()
     page.get("button", "End the test").click()
     assert page.asked() == Pause()

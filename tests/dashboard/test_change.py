@@ -12,13 +12,17 @@ from nbdebug.dashboard import change, controls, messages
 from nbdebug.dashboard.picture import Painter, default_panels
 from nbdebug.records.commands import (
     Changes,
+    Clip,
+    ClipMode,
     Command,
     EditNorms,
+    Foretell,
     Freeze,
     Outcome,
     Pause,
     Press,
     Rewind,
+    SetAverage,
     SetKnobs,
     SetSchedule,
     SwapActivations,
@@ -27,7 +31,7 @@ from nbdebug.records.commands import (
 )
 from nbdebug.records.optimizers import OptimizerKind
 from nbdebug.records.schedules import NEEDS_TOTAL, Schedule, ScheduleKind
-from nbdebug.records.status import KnobStates, OwnKnob, State, Status
+from nbdebug.records.status import AverageTaken, KnobStates, OwnKnob, State, Status
 from nbdebug.records.view import OwnPanel
 from tests.dashboard import views
 
@@ -57,6 +61,30 @@ def outcome(command: Command, text: str = "done", *, ok: bool = True) -> Outcome
         ({"command": "swap_optimizer", "kind": "AdamW"}, SwapOptimizer("AdamW")),
         ({"command": "swap_optimizer", "kind": "SGD", "lr": 0.1}, SwapOptimizer("SGD", 0.1)),
         ({"command": "swap_optimizer", "kind": "SGD", "lr": None}, SwapOptimizer("SGD")),
+        ({"command": "freeze", "layers": ["a"], "hold": True}, Freeze(True, ("a",), True)),
+        ({"command": "remove_norms", "layers": [], "fold": True}, EditNorms(False, (), True)),
+        ({"command": "average", "kind": "ema", "decay": 0.99}, SetAverage("ema", 0.99)),
+        ({"command": "average", "kind": "swa", "decay": 0.5}, SetAverage("swa")),
+        ({"command": "average", "kind": "", "decay": 0.5}, SetAverage("")),
+        ({"command": "set_more", "name": "batch_size", "value": 64, "part": ""}, SetKnobs(Changes(batch_size=64))),
+        ({"command": "set_more", "name": "accumulate", "value": 4.0, "part": ""}, SetKnobs(Changes(accumulate=4))),
+        (
+            {"command": "set_more", "name": "label_smoothing", "value": 0.1, "part": ""},
+            SetKnobs(Changes(label_smoothing=0.1)),
+        ),
+        (
+            {"command": "set_more", "name": "loss_weights", "value": -2, "part": "l2"},
+            SetKnobs(Changes(loss_weights={"l2": -2})),
+        ),
+        (
+            {"command": "set_layer_clip", "layer": "fc1", "mode": "value", "threshold": 0.5},
+            SetKnobs(Changes(layer_clips={"fc1": Clip(ClipMode.VALUE, 0.5)})),
+        ),
+        (
+            {"command": "set_layer_clip", "layer": "fc1", "mode": "off", "threshold": 1},
+            SetKnobs(Changes(layer_clips={"fc1": Clip()})),
+        ),
+        ({"command": "foretell"}, Foretell()),
         ({"command": "set_schedule", "kind": "none", "options": {}}, SetSchedule(None)),
         (
             {"command": "set_schedule", "kind": "cosine", "options": {"total": 10, "interval": "batch"}},
@@ -109,6 +137,16 @@ def test_a_whole_number_stays_one():
         ({"command": "freeze", "layers": [""]}, "one that is no name"),
         ({"command": "insert_norms", "layers": ["x" * 1001]}, "one that is no name"),
         ({"command": "press"}, "no name named"),
+        ({"command": "freeze", "layers": [], "hold": 1}, "neither true nor false"),
+        ({"command": "remove_norms", "layers": [], "fold": "yes"}, "neither true nor false"),
+        ({"command": "average", "kind": "median", "decay": 0.9}, "is no average"),
+        ({"command": "average", "kind": "ema", "decay": 1}, "is no average"),
+        ({"command": "set_more", "name": "lr", "value": 1, "part": ""}, "is not known"),
+        ({"command": "set_more", "name": "batch_size", "value": 1.5, "part": ""}, "no whole number"),
+        ({"command": "set_more", "name": "batch_size", "value": 0, "part": ""}, "is not between"),
+        ({"command": "set_more", "name": "gradient_noise", "value": "a", "part": ""}, "is no number"),
+        ({"command": "set_layer_clip", "layer": "", "mode": "norm", "threshold": 1}, "no layer named"),
+        ({"command": "set_layer_clip", "layer": "a", "mode": "max", "threshold": 1}, "is not known"),
     ],
 )
 def test_nonsense_is_ignored_and_logged(message, complaint, caplog):
@@ -172,6 +210,47 @@ def test_each_part_has_the_latest_answer_to_what_was_asked_there():
     answers = state["layers"]["answers"]
     assert [answers[name]["text"] for name in ("activation", "freeze", "norms")] == ["0", "1", "2"]
     assert (state["schedule"]["answer"]["text"], state["own"]["answer"]["text"]) == ("3", "4")
+
+
+def test_an_average_and_knobs_of_data_and_gradients_are_told_with_what_they_can_t_do():
+    state = change.state(views.view(knobs=views.knobs()))
+    assert state["average"]["text"] == "none is taken" and state["average"]["kind"] == ""
+    knobs = views.knobs(
+        batch_size=32, accumulate=4, accumulated=1, why_not_label_smoothing="the loss is yours",
+        loss_weights=(("ce", 1.0),), average=AverageTaken("swa", 3, every=5), schedule_text="cosine per epoch",
+        layer_clips=(("fc1", Clip(ClipMode.NORM, 0.5)), ("fc2", Clip())),
+    )  # fmt: skip
+    state = change.state(views.view(knobs=knobs))
+    assert state["average"]["text"] == "SWA, every 5 steps, of 3 weights so far"
+    assert state["schedule"]["text"] == "cosine per epoch" and state["schedule"]["name"] == "CosineAnnealingLR"
+    numbers = {each["label"]: each for each in state["more"]["numbers"]}
+    assert list(numbers) == ["batch size", "accumulate", "label smoothing", "gradient noise", "weight of ce"]
+    assert (numbers["batch size"]["value"], numbers["batch size"]["fixed"]) == (32, "")
+    assert numbers["accumulate"]["note"] == "1 of 4 batches done"
+    assert (numbers["label smoothing"]["value"], numbers["label smoothing"]["fixed"]) == (None, "the loss is yours")
+    assert numbers["weight of ce"]["part"] == "ce" and numbers["weight of ce"]["low"] is None
+    assert state["more"]["clips"] == [["fc1", "norm 0.5"]]
+    asked = (outcome(SetKnobs(Changes(batch_size=8)), "batch size 8"), outcome(SetAverage("ema"), "on"), outcome(DECAY))
+    state = change.state(views.view(outcomes=asked))
+    assert (state["more"]["answer"]["text"], state["average_answer"]["text"]) == ("batch size 8", "on")
+    json.dumps(state, allow_nan=False)
+
+
+def test_the_next_step_is_told_as_long_as_training_rests():
+    paused = replace(views.view().status, state=State.PAUSED, step=400)
+    state = controls.state(views.view(status=paused, forecast=views.forecast(), knobs=views.knobs()))["next"]
+    assert state["shown"] and not state["refusal"]
+    assert state["lines"][0] == "update : weight 3.1e-3 (was 1.0e-3)"
+    same = views.forecast(ratios_now=views.forecast().ratios, clipped=float("nan"))
+    assert controls.state(views.view(status=paused, forecast=same))["next"]["lines"] == [
+        "update : weight 3.1e-3", "at most 2.4e-2, in layer2", "loss 0.412",
+    ]  # fmt: skip
+    refused = Outcome(Foretell(), "main", 400, False, "no batch left")
+    assert controls.state(views.view(status=paused, outcomes=(refused,)))["next"]["refusal"] == "no batch left"
+    elsewhere = views.view(status=replace(paused, step=401), outcomes=(refused,))
+    assert controls.state(elsewhere)["next"]["refusal"] == ""
+    for view in (views.view(), views.view(stored=True, status=paused)):
+        assert not controls.state(view)["next"]["shown"]
 
 
 def test_odd_knobs_do_no_harm():

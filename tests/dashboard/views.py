@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from nbdebug.records.commands import Clip, ClipMode
+from nbdebug.records.commands import Changes, Clip, ClipMode
 from nbdebug.records.comparison import Comparison, SeriesComparison, Verdict
 from nbdebug.records.finder import LrCurve
+from nbdebug.records.forecast import Forecast
 from nbdebug.records.layers import Histograms, LayerValues, edges
 from nbdebug.records.optimizers import Option, OptionType
 from nbdebug.records.runs import Mark, Run, RunKind
+from nbdebug.records.search import SearchEngine, SearchOptions, SearchResult, Trial, ranked
 from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.records.snapshots import Reason, SnapshotInfo
 from nbdebug.records.status import DropoutLayer, GroupRate, KnobStates, OptionKnob, OwnKnob, State, Status
@@ -271,6 +273,46 @@ def lr_curve(**changes: Any) -> LrCurve:
         ("half of the diverging rate", 0.25),
     )  # fmt: skip
     made = LrCurve(rates, clean + noise, clean, suggestions, float(rates[-1]), "main", 120, 100, 1e-3)
+    return replace(made, **changes)
+
+
+SEARCHABLE = SearchOptions((("val_loss", True), ("val_accuracy", False), ("loss", True)), (), 0.05)
+
+
+def trial(number: int = 1, score: float = 0.2, **changes: Any) -> Trial:
+    lr = changes.pop("lr", 0.01)
+    setting = {"lr": lr, **changes.pop("setting", {})}
+    made = Trial(Changes(lr=lr), f"lr {lr:g} ({number})", score, 40, "", number, setting)
+    return replace(made, **changes)
+
+
+def search(count: int = 24, **changes: Any) -> SearchResult:
+    """Over a rate on a log scale, a dropout, and clipping; best at a rate about 3e-2."""
+    random = np.random.default_rng(4)
+    made = []
+    for number in range(1, count + 1):
+        lr, dropout = float(10 ** random.uniform(-4, 0)), float(random.uniform(0, 0.5))
+        clip = [None, 0.5, 1.0][int(random.integers(3))]
+        score = 0.2 + 0.25 * (np.log10(lr) + 1.5) ** 2 + 0.1 * dropout
+        ended = "worse than the median" if number > 6 and score > 0.6 else ""
+        changed = Changes(lr=lr, dropout=dropout, clip=Clip(ClipMode.NORM, clip) if clip else Clip())
+        setting = {"lr": lr, "dropout": dropout, "clip_norm": clip}
+        lost = number == 5
+        made.append(
+            Trial(changed, f"trial {number}", np.nan if lost else float(score), 16 if ended or lost else 40,
+                  "not finite" if lost else ended, number, setting)
+        )  # fmt: skip
+    space = {"lr": (1e-4, 1.0), "dropout": (0.0, 0.5), "clip_norm": [None, 0.5, 1.0]}
+    found = SearchResult(
+        "val_loss", True, ranked(tuple(made), True), space, SearchEngine.OPTUNA, count, 40, "main", 400, 1
+    )
+    return replace(found, **changes)
+
+
+def forecast(**changes: Any) -> Forecast:
+    """Three times the update that there was."""
+    ratios = np.array([1.2e-3, 3.1e-3, 2.4e-2])
+    made = Forecast(Changes(), names(3), ratios, ratios / 3, 0.4123, 2.1, 0.4, 100, run="main", step=400, now="before")
     return replace(made, **changes)
 
 

@@ -18,12 +18,25 @@ import pytest
 import nbdebug.records
 from nbdebug.journal import codec
 from nbdebug.journal.pending import Entry
-from nbdebug.records.commands import Changes, Clip, ClipMode, Compare, Outcome, Pause, Rerun, SetKnobs, StartPoint
+from nbdebug.records.commands import (
+    Changes,
+    Clip,
+    ClipMode,
+    Compare,
+    Outcome,
+    Pause,
+    Rerun,
+    Search,
+    SetKnobs,
+    StartPoint,
+)
 from nbdebug.records.comparison import Comparison, SeriesComparison, Verdict
+from nbdebug.records.finder import LrCurve
 from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.layers import Unseen
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, OutsideEdit, Run, RunKind
+from nbdebug.records.search import SearchEngine, SearchResult, Trial
 from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.records.snapshots import Reason, SnapshotInfo
 from nbdebug.records.view import Points
@@ -42,6 +55,8 @@ ROW = SeriesComparison(
     Verdict.WORSE,
     *[POINTS] * 3,
 )
+TRIAL = Trial(Changes(lr=0.1), "lr 0.1", 0.25, 40, "", 1, {"lr": 0.1, "clip_norm": None})
+SPACE = {"lr": (1e-4, 1.0), "clip_norm": [None, 0.5], "nesterov": [True, False]}
 RECORDS = [
     layer_values(3),
     layer_values(5, ()),
@@ -54,6 +69,9 @@ RECORDS = [
     Intervention("main", 4, 1, OutsideEdit("weights")),
     Manifest("main", {"lr": [1, 2.5, None, True], "nested": {"a": (1, "b")}}, git={"diff": "+\n" * 5000}),
     Comparison("main", "b", 1, 2, 6, (ROW, ROW), Verdict.BETTER, "better"),
+    SearchResult("loss", True, (TRIAL,), SPACE, SearchEngine.OPTUNA, 9, 40, "main", 3, 1, "ended: é"),
+    Outcome(Search(SPACE, epochs=2, trials=9), "main", 3, True, "done", "lr 0.1"),
+    LrCurve(np.array([1e-7, 1.0]), np.array([2.0, math.inf]), np.array([2.0, math.nan]), (("steepest", 0.1),), 1.0),
     (SnapshotInfo("s", "main", 1, 0, Reason.EPOCH, 2**40, "/tmp/ä", True),),
 ]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,18 @@ from nbdebug.journal.journal import Journal
 from nbdebug.journal.store import Store
 from nbdebug.records.commands import Outcome, Pause
 from nbdebug.records.errors import ConfigurationError, FileFormatError
+from nbdebug.records.finder import LrCurve
 from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.frames import Frame, Rows
 from nbdebug.records.layers import Unseen
 from nbdebug.records.manifest import Manifest
 from nbdebug.records.runs import Intervention, Mark, Reseed, Run, RunKind
+from nbdebug.records.search import SearchEngine, SearchResult
 from nbdebug.records.signals import Series, Signal
 from nbdebug.records.snapshots import Reason, SnapshotInfo
 from nbdebug.records.view import Focus, Points
 from tests.journal.made import SERIES, TRAIN, fill, frame, histograms, layer_values, rows
-from tests.journal.test_codec import ROW, same
+from tests.journal.test_codec import ROW, TRIAL, same
 
 FINDING = Finding(Cause.NAN_LOSS, Severity.CRITICAL, "main", 9, "t", "w")
 OUTCOME = Outcome(Pause(), "main", 3, True, "paused")
@@ -54,7 +58,8 @@ def assert_same_record(live: Journal, stored: StoredJournal) -> None:
         assert same(live.layers_view(name, FOCUS), stored._memory.layers_view(name, FOCUS))
     for what in ("outcomes", "findings", "marks", "manifests", "snapshots"):
         assert getattr(stored, what) == getattr(live, what), what
-    assert same(stored.comparisons, live.comparisons)
+    for what in ("comparisons", "searches", "lr_curves"):
+        assert same(getattr(stored, what), getattr(live, what)), what
 
 
 def tell_all(journal: Journal) -> None:
@@ -86,12 +91,21 @@ def tell_all(journal: Journal) -> None:
     journal.record_finding(FINDING)
     journal.record_outcome(OUTCOME)
     journal.record_comparison(Comparison("main", "lr 0.5", 701, 900, 6, (ROW,), Verdict.BETTER, "better"))
+    lost = replace(TRIAL, number=2, score=math.nan)
+    for number, trials in ((1, ()), (1, (TRIAL,)), (2, (TRIAL, lost))):
+        space = {"lr": (1e-4, 1.0), "clip_norm": [None, 0.5]}
+        search = SearchResult("val_loss", True, trials, space, SearchEngine.OPTUNA, 2, 40, "main", 2_701, number)
+        journal.record_search(search)
+    journal.record_lr_curve(LrCurve(np.array([1e-7, 1.0]), np.array([2.0, math.inf]), np.array([2.0, math.nan])))
+    assert [len(search.trials) for search in journal.searches] == [1, 2]
 
 
 def test_what_is_read_back_is_what_was_live(tmp_path: Path) -> None:
     live = Journal(Store(tmp_path / "j.sqlite"))
     tell_all(live)
     live.close()
+    with closing(sqlite3.connect(tmp_path / "j.sqlite")) as file:
+        assert file.execute("SELECT number FROM searches").fetchall() == [(1,), (2,)], "a search has one row"
     assert_same_record(live, StoredJournal.open(tmp_path / "j.sqlite"))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from nbdebug.checks.preflight.onlooker import NoOnlooker
 from nbdebug.debugger_probes import module_probes
 from nbdebug.debugger_stops import Investigator, reader_of_conditions
 from nbdebug.probes.governor import Governor
@@ -101,8 +102,9 @@ def watched(
     shelf = Shelf(1 << 28, folder=lambda: None, spill=False, complain=lambda why: None)
     understand = reader_of_conditions(model, trainer)
     session = Session(
-        model, trainer, recorder, instruments, governor, shelf, lambda run: None, Investigator(), understand
-    )
+        model, trainer, recorder, instruments, governor, shelf, lambda run: None, Investigator(), understand,
+        NoOnlooker(),
+    )  # fmt: skip
     return Watched(session, recorder, instruments, governor, broken)
 
 

@@ -209,14 +209,20 @@ def test_what_can_not_be_done_is_refused_and_the_run_unharmed(change: Change, er
     case.close()
 
 
-def test_a_script_says_what_it_can_not_do(tmp_path: Any) -> None:
+@pytest.mark.parametrize(("lr", "expected"), [(None, (0.2, 2.0)), (0.03, (0.03, 1.0))])
+def test_a_factor_on_a_schedule_goes_on_with_another_optimizer(lr: Any, expected: tuple[float, float]) -> None:
     case = debugger()
-    case.run(steps=5)
-    case.swap_optimizer("AdamW")
-    case.run(steps=5)
-    with pytest.raises(CommandError, match="AdamW after step 5"):
-        case.export_script(tmp_path / "script.py")
-    assert '"optimizer"' in case.export_json()
+    case.run(steps=2)
+    case.set_schedule("constant", warmup_steps=2, interval="batch")
+    case.run(steps=3)
+    case.set(lr=0.1)
+    case.set_schedule("exponential", gamma=0.5, interval="batch")
+    group = case._session.knobs.groups[0]
+    assert (group.asked, group.factor) == (0.1, 1.0), "the rate that was asked for is the new schedule's highest"
+    case.set(lr=0.2)
+    case.swap_optimizer("SGD", lr=lr)
+    group = case._session.knobs.groups[0]
+    assert (group.in_force, group.factor) == expected
     case.close()
 
 

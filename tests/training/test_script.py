@@ -62,6 +62,10 @@ def options(**values: Any) -> SetKnobs:
     return SetKnobs(Changes(options=values))
 
 
+def update(**values: Any) -> SetKnobs:
+    return SetKnobs(Changes(**values))
+
+
 def dropout(value: Any) -> SetKnobs:
     return SetKnobs(Changes(dropout=value))
 
@@ -119,7 +123,7 @@ class Player:
                     if not isinstance(parameter, torch.nn.UninitializedParameter):
                         parameter.mul_(0.9)
         self.knobs = Knobs(self.model, self.trainer)
-        self.loop = Loop(self.model, self.trainer, nullcontext)
+        self.loop = Loop(self.model, self.trainer, nullcontext, accumulation=self.knobs.update.accumulation)
         self.hooks = UpdateHooks(
             self.trainer.optimizers, self.knobs, Silent(), Guard(self.model, self.trainer), busy=lambda: False
         )
@@ -168,6 +172,7 @@ class Player:
                 torch.manual_seed(seed)
                 self.random[index] = RandomState.capture()
             case Reseed(seed):
+                self.knobs.update.noise.reseed(seed)
                 rng.reseed(seed)
                 self.loop.cursor.reshuffle(seed)
                 rng.reseed(seed)
@@ -457,6 +462,27 @@ CASES: dict[str, Case] = {
         [(0, 0, Skip()), (7, 0, Skip()), (7, 0, lr(0.02)), (17, 0, Skip()), (17, 1, Skip()), (17, 1, Skip())], (30, 1),
     ),
     "batches left out, generators everywhere": Case(NUMPY, [(5, 0, Skip()), (6, 0, Reseed(2)), (7, 0, Skip())], (9, 0)),
+    "layers clipped, noise, accumulation": Case(
+        zoo("mlp", "adam"),
+        [(3, 0, update(layer_clips={"0": Clip(ClipMode.VALUE, 0.001), "*": Clip(ClipMode.NORM, 0.01)})),
+         (5, 0, update(gradient_noise=0.01, accumulate=3)),
+         (14, 0, clip(NORM)), (17, 0, update(layer_clips={"*": OFF}, accumulate=4)), (33, 1, Reseed(3)),
+         (41, 2, update(gradient_noise=0.0))], (45, 2),
+    ),
+    "layers clipped and noise in a closure": Case(
+        zoo("lstm", "lbfgs"), [(3, 0, update(layer_clips={"head": NORM})), (5, 0, update(gradient_noise=0.02))],
+        (15, 0),
+    ),
+    "layers clipped and noise under a scaler": Case(
+        AVERAGED,
+        [(26, 1, update(layer_clips={"*": NORM}, gradient_noise=0.01)), (30, 1, lr(0.01)), (33, 1, clip(VALUE))],
+        start=(20, 1),
+    ),
+    "noise on sparse gradients": Case(SPARSE, [(3, 0, update(gradient_noise=0.01, layer_clips={"*": VALUE}))], (20, 1)),
+    "from within a group of batches": Case(
+        zoo("mlp", "adam"), [(9, 0, update(accumulate=1)), (15, 0, update(accumulate=2))], (25, 1), start=(7, 0),
+        before=[update(accumulate=4, gradient_noise=0.01, layer_clips={"0": NORM})],
+    ),
     "knobs set before the start": Case(
         zoo("transformer", "adam") + schedule("ExponentialLR(optimizer, 0.9)"),
         [(2, 0, clip(VALUE))], (25, 1), before=[lr(0.01), clip(NORM), dropout(0.3)],

@@ -1,0 +1,1 @@
+"""Checks while training goes on, from what was recorded alone."""

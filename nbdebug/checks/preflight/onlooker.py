@@ -1,0 +1,159 @@
+"""The passive part: looks at the user's own first steps, changing nothing, and says what is wrong. Training thread.
+
+The first two steps are looked into; of the next ones only the batches are kept, to judge the data by.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from nbdebug.checks.check import Skip
+from nbdebug.checks.parameters import Parameters
+from nbdebug.checks.preflight.baseline import baseline
+from nbdebug.checks.preflight.battery import disabled, judge_all
+from nbdebug.checks.preflight.bench import keep_result
+from nbdebug.checks.preflight.look import Look
+from nbdebug.checks.preflight.registry import checks
+from nbdebug.checks.preflight.trace import StepTrace
+from nbdebug.checks.preflight.tracer import can_trace_calls, leaves, traced
+from nbdebug.records.findings import Cause, Finding
+from nbdebug.training import batches
+from nbdebug.training.aside import copied
+from nbdebug.training.modules import Model
+from nbdebug.training.steps import StepResult
+from nbdebug.training.trainer import Trainer, length
+
+TRACED_STEPS = 2
+MOST_BATCHES = 24
+MOST_BYTES = 16_000_000
+MOST_SAMPLES = 1_024
+
+
+class Onlooker:
+    """Sees the first steps. ``parameters()`` is the table in force, ``ignored()`` what nobody wants to hear of.
+
+    ``baseline`` is the loss of the best constant prediction, NaN while unknown.
+    """
+
+    def __init__(
+        self, trainer: Trainer, parameters: Callable[[], Parameters], ignored: Callable[[], frozenset[Cause]]
+    ) -> None:
+        self._trainer = trainer
+        self._parameters = parameters
+        self._ignored = ignored
+        self._model: Model | None = None
+        self._batches: list[Any] = []
+        self._traces: list[StepTrace] = []
+        self._samples = self._bytes = 0
+        self._told: set[Cause] = set()
+        self._news = False
+        self._over = False
+        self._trouble: Exception | None = None
+        self.baseline = math.nan
+
+    def wants(self) -> bool:
+        """Whether the step that begins now should be looked at."""
+        return not self._over
+
+    @contextmanager
+    def watching(self, model: Model, batch: Any) -> Iterator[None]:
+        """Within, that step is taken."""
+        self._model = model
+        try:
+            self._keep(batch)
+        except Exception as error:  # batches may hold anything; training goes on, and nobody looks any more
+            self._trouble = error
+            self._end()
+        if self._trouble is not None or len(self._traces) >= TRACED_STEPS:
+            yield
+            return
+        with traced(model, self._trainer.optimizers, batch, calls=can_trace_calls(model, self._trainer)) as trace:
+            self._traces.append(trace)
+            self._news = True
+            try:
+                yield
+            except Exception as error:
+                trace.error = error
+                raise
+
+    def _keep(self, batch: Any) -> None:
+        self._batches.append(copied(batch))
+        self._samples += batches.samples(batch, None)
+        self._bytes += sum(tensor.numel() * tensor.element_size() for _, tensor in leaves(batch))
+        enough = len(self._batches) >= MOST_BATCHES or self._samples >= MOST_SAMPLES or self._bytes >= MOST_BYTES
+        if enough and len(self._traces) >= TRACED_STEPS - 1:
+            self._end()
+
+    def _end(self) -> None:
+        self._over = self._news = True
+
+    def step_done(self, result: StepResult) -> None:
+        """The step came to its end."""
+        if self._traces and self._traces[-1].loss is None and len(self._batches) == len(self._traces):
+            keep_result(self._traces[-1], result)
+
+    def findings(self, run: str, step: int, *, last: bool) -> list[Finding]:
+        """What is wrong, as far as it was not said before."""
+        if last and self._batches and not self._over:
+            self._end()
+        if not self._news or self._model is None:
+            return []
+        self._news = False
+        if self._trouble is not None:
+            return [disabled("looking at the first steps", self._trouble, run, step)]
+        whole = last and len(self._batches) == length(self._trainer.train_loader)
+        look = Look(
+            self._model,
+            self._trainer,
+            self._batches,
+            [],
+            self._traces,
+            epoch_length=length(self._trainer.train_loader),
+            whole_epoch=whole,
+            steps=len(self._batches),
+        )
+        self._note_baseline(look)
+        passive = [check for check in checks() if check.passive]
+        results = judge_all(look, passive, self._parameters(), run, step)
+        found = [finding for result in results for finding in result.findings]
+        fresh = [each for each in found if each.cause not in self._told and each.cause not in self._ignored()]
+        self._told.update(each.cause for each in fresh)
+        if self._over:
+            self._let_go()
+        return fresh
+
+    def _note_baseline(self, look: Look) -> None:
+        """What a constant prediction costs, for whoever judges the loss later."""
+        try:
+            self.baseline = baseline(look.task)
+        except (Skip, RuntimeError, ValueError, TypeError):
+            self.baseline = math.nan
+
+    def _let_go(self) -> None:
+        """Hold nothing of the model or the data any more."""
+        self._batches, self._traces, self._model = [], [], None
+
+
+class NoOnlooker:
+    """In its place, where nobody wants one."""
+
+    baseline = math.nan
+
+    def wants(self) -> bool:
+        """Whether the step that begins now should be looked at."""
+        return False
+
+    @contextmanager
+    def watching(self, model: Model, batch: Any) -> Iterator[None]:
+        """Within, that step is taken."""
+        yield
+
+    def step_done(self, result: StepResult) -> None:
+        """The step came to its end."""
+
+    def findings(self, run: str, step: int, *, last: bool) -> list[Finding]:
+        """What is wrong, as far as it was not said before."""
+        return []

@@ -1,0 +1,176 @@
+"""Training on one batch over and over must memorise it: better than the same training on inputs that say nothing.
+
+Both run the user's own step on the same samples, for as many steps. Blind inputs leave what can be learnt from the
+targets alone, so that no loss has to be known: label smoothing, noise or a sum over positions lift both floors.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from nbdebug.checks.parameters import Parameter
+from nbdebug.checks.preflight.bench import Bench
+from nbdebug.checks.preflight.check import Check, Say, Skip
+from nbdebug.checks.preflight.data import BATCH
+from nbdebug.checks.preflight.look import Look
+from nbdebug.checks.preflight.task import Kind
+from nbdebug.checks.preflight.tracer import leaves
+from nbdebug.records.findings import Cause, Picture, PictureKind, Remedy, Severity
+from nbdebug.training.aside import copied
+
+SAMPLES, STEPS, GAIN, SHARE = "overfit_samples", "overfit_steps", "overfit_gain", "overfit_seconds_share"
+RATES = (1.0, 10.0, 0.1, 100.0)
+FEWEST_STEPS = 20
+WEIGHTS_A_SAMPLE = 4
+
+
+def judge(look: Look, say: Say) -> None:
+    """Train on a few samples with their inputs and without, at the rate as set; at others only if it does not help."""
+    bench = look.experiments
+    batch = _few(look, int(say.limit(SAMPLES)))
+    _gates(look, batch)
+    steps = _affordable(bench, batch, say)
+    if steps < FEWEST_STEPS:
+        raise Skip("a step takes too long for it: raise the parameter preflight_seconds")
+    curves: dict[str, list[float]] = {}
+    gain = 0.0
+    for rate in RATES:
+        blind = _losses(bench, _blinded(look, batch), steps, rate)
+        seeing = _losses(bench, batch, steps, rate, enough=min(blind) * 0.5 if min(blind) > 0 else None)
+        curves[f"inputs, rate × {rate:g}"], curves[f"without, rate × {rate:g}"] = seeing, blind
+        gain = max(gain, _gain(seeing, blind))
+        if gain > say.limit(GAIN) or bench.seconds_left < 1.0:
+            break
+    say.note(f"{steps} steps on {_count(batch)} samples: loss {seeing[0]:.3g} → {min(seeing):.3g}, {_told(blind)}")
+    if not say.measure("share of the loss that inputs take away when one batch is memorised", gain, GAIN, above=False):
+        return
+    if rate != RATES[-1]:
+        raise Skip("it did not help at the rates that there was time for: raise the parameter preflight_seconds")
+    say.find(
+        Cause.CANNOT_OVERFIT_BATCH,
+        Severity.WARNING,
+        "It can't memorise a single batch",
+        f"After {steps} steps on the same {_count(batch)} samples the loss is as high as with inputs that say nothing, "
+        "at the learning rate as set, at ten and a hundred times it and at a tenth. A network of this size could learn "
+        "these by heart, so what the inputs say does not reach the loss, or gradients don't reach the weights.",
+        confidence=0.7,
+        pictures=(_picture(curves),),
+        remedies=(Remedy("Look at the causes above; else follow one sample through the model by hand."),),
+    )
+
+
+def _gates(look: Look, batch: Any) -> None:
+    if look.task.kind is Kind.UNKNOWN or look.task.target is None:
+        raise Skip("the loss compares nothing with a target of the batch")
+    if len(look.optimizers) > 1:
+        raise Skip("several optimizers work against each other, as in a GAN: no loss has to fall")
+    if not look.data.inputs:
+        raise Skip("no tensor of the batch was seen to reach the model")
+    weights = sum(each.numel() for each in look.parameters.values() if each.requires_grad)
+    if weights < WEIGHTS_A_SAMPLE * _count(batch):
+        raise Skip(f"{weights:,} trainable weights are too few to learn {_count(batch)} samples by heart")
+    target = look.task.target
+    if target.numel() > 1 and bool((target == target.reshape(-1)[0]).all()):
+        raise Skip("all targets are the same: there is nothing that inputs could tell")
+
+
+def _few(look: Look, most: int) -> Any:
+    """The first samples of the first batch; all of it where its tensors have no samples in common."""
+    batch = look.batches[0]
+    sizes = {len(tensor) for _, tensor in leaves(batch) if tensor.dim()}
+    if len(sizes) != 1 or look.task.output is None or len(look.task.output) % next(iter(sizes)):
+        return batch
+    return _sliced(batch, most)
+
+
+def _sliced(batch: Any, most: int) -> Any:
+    if isinstance(batch, torch.Tensor):
+        return batch[:most] if batch.dim() else batch
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_sliced(part, most) for part in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(_sliced(part, most) for part in batch)
+    if isinstance(batch, dict):
+        made = copied(batch)
+        made.update({key: _sliced(part, most) for key, part in batch.items()})
+        return made
+    return batch
+
+
+def _blinded(look: Look, batch: Any) -> Any:
+    """The same targets, each input the first sample's: they tell no sample from another."""
+    made = copied(batch)
+    for name, tensor in leaves(made, BATCH):
+        if name in look.data.inputs and name not in look.data.targets and tensor.dim():
+            tensor.copy_(tensor[:1].expand_as(tensor).clone())
+    return made
+
+
+def _affordable(bench: Bench, batch: Any, say: Say) -> int:
+    with bench.fresh():
+        began = time.perf_counter()
+        bench.loss(batch)
+        bench.loss(batch)
+        seconds = (time.perf_counter() - began) / 2
+    share = bench.seconds_left * say.limit(SHARE)
+    return int(min(say.limit(STEPS), share / max(seconds, 1e-5) / 2))
+
+
+def _losses(bench: Bench, batch: Any, steps: int, rate: float, enough: float | None = None) -> list[float]:
+    """The loss before each of so many steps; ends early below ``enough``."""
+    found = []
+    with bench.fresh(), bench.scaled_rates(rate):
+        for _ in range(steps):
+            found.append(bench.loss(batch))
+            if not math.isfinite(found[-1]) or (enough is not None and found[-1] < enough):
+                break
+    return found
+
+
+def _gain(seeing: list[float], blind: list[float]) -> float:
+    """The share of the blind loss that inputs take away, as far as the blind one came down itself."""
+    best, floor = _settled(seeing), _settled(blind)
+    scale = max(abs(floor), abs(blind[0] - floor), 1e-12)
+    return (floor - best) / scale if math.isfinite(best) and math.isfinite(floor) else 0.0
+
+
+def _settled(losses: list[float]) -> float:
+    return float(np.median(sorted(losses)[: max(1, len(losses) // 10)]))
+
+
+def _count(batch: Any) -> int:
+    return next((len(tensor) for _, tensor in leaves(batch) if tensor.dim()), 1)
+
+
+def _told(blind: list[float]) -> str:
+    return f"with inputs that say nothing {min(blind):.3g}"
+
+
+def _picture(curves: dict[str, list[float]]) -> Picture:
+    width = max(len(curve) for curve in curves.values())
+    values = np.full((len(curves), width), np.nan)
+    for row, curve in zip(values, curves.values(), strict=True):
+        row[: len(curve)] = curve
+    return Picture(PictureKind.LINES, "loss on one batch", values, tuple(curves))
+
+
+CHECK = Check(
+    "overfit_one_batch",
+    "one batch can be learnt by heart",
+    judge,
+    (Cause.CANNOT_OVERFIT_BATCH,),
+    parameters=(
+        Parameter(SAMPLES, 16, "samples of a batch that are to be learnt by heart", 2),
+        Parameter(STEPS, 120, "steps that may be taken on them", 20),
+        Parameter(GAIN, 0.05, "share of the loss that inputs must take away", 0.0, 1.0),
+        Parameter(SHARE, 0.15, "share of the time left that a run of these may take", 0.01, 0.5),
+    ),
+    source="Karpathy, A Recipe for Training Neural Networks: overfit a single batch; an input-independent baseline",
+    passive=False,
+    late=True,
+)

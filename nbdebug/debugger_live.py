@@ -1,0 +1,153 @@
+"""Live checks on the run under way: puts their windows together, and paces them. Training thread, between steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from nbdebug.checks.live.registry import wanted_curves, wanted_signals
+from nbdebug.checks.live.watch import Watch, is_due
+from nbdebug.checks.live.window import Curve, Facts, Track, Window
+from nbdebug.checks.parameters import Parameters
+from nbdebug.checks.preflight.onlooker import NoOnlooker, Onlooker
+from nbdebug.journal.history import History, Values
+from nbdebug.journal.journal import Journal
+from nbdebug.records.findings import Cause, Finding
+from nbdebug.records.view import Focus, Tracks
+from nbdebug.training.modules import Model, named_modules
+from nbdebug.training.session import Session
+from nbdebug.training.steps import StepResult
+
+MOST_POINTS = 1_000
+SHARE = 0.005  # of the time, that judging may take
+FEWEST_STEPS = 5  # since the last judgement, for one at an epoch's end
+SETTLED_STEPS = 50  # from here on what is still on its way from the device is waited for no more
+
+
+class LiveExaminer:
+    """The session's examiner: the onlooker on the first steps, and live checks from then on."""
+
+    def __init__(
+        self,
+        onlooker: Onlooker | NoOnlooker,
+        journal: Callable[[], Journal],
+        session: Callable[[], Session],
+        parameters: Callable[[], Parameters],
+        ignored: Callable[[], frozenset[Cause]],
+    ) -> None:
+        self.watch = Watch()
+        self._onlooker = onlooker
+        self._journal = journal
+        self._session = session
+        self._parameters = parameters
+        self._ignored = ignored
+        self._judged = 0
+        self._next_s = 0.0
+        self._run = ""
+
+    def wants(self) -> bool:
+        """Whether the step that begins now should be looked at."""
+        return self._onlooker.wants()
+
+    def watching(self, model: Model, batch: Any) -> AbstractContextManager[None]:
+        """Within, that step is taken."""
+        return self._onlooker.watching(model, batch)
+
+    def step_done(self, result: StepResult) -> None:
+        """The step came to its end."""
+        self._onlooker.step_done(result)
+
+    def findings(self, run: str, step: int, *, last: bool) -> Sequence[Finding]:
+        """What is wrong, as far as it was not said before."""
+        found = self._onlooker.findings(run, step, last=last)
+        if run != self._run or step < self._judged:
+            self._run, self._judged = run, min(step, self._judged)
+        due = any(is_due(each) for each in range(self._judged + 1, step + 1))
+        if not due and not (last and step >= self._judged + FEWEST_STEPS):
+            return found
+        began = time.perf_counter()
+        if step > SETTLED_STEPS and began < self._next_s:
+            return found
+        self._judged = step
+        found = [*found, *self._judge(run, step)]
+        ended = time.perf_counter()
+        self._next_s = ended + (ended - began) / SHARE
+        return found
+
+    def _judge(self, run: str, step: int) -> list[Finding]:
+        session = self._session()
+        if not session.stepper.heeds:
+            return []
+        if step <= SETTLED_STEPS:
+            session.stepper.ledger.settle()
+        window = window_of(self._journal(), run, step, session.loop.epoch, facts_of(session, self._onlooker.baseline))
+        return [each for each in self.watch.judge(window, self._parameters()) if each.cause not in self._ignored()]
+
+
+def window_of(journal: Journal, run: str, step: int, epoch: int, facts: Facts) -> Window:
+    """What was recorded of a run as far as this step, as the live checks need it."""
+    history = History(journal, lambda: run)
+    curves = {key: curve for key in wanted_curves() if (curve := _curve(history, key, step)) is not None}
+    focus = Focus(tracks=wanted_signals())
+    tracks = {each.signal: _track(each, step) for each in journal.layers_view(run, focus).tracks}
+    changed = sorted({mark.step for mark in journal.marks if mark.run == run and mark.step <= step})
+    ends = curves["loss/val"].steps if "loss/val" in curves else np.zeros(0, dtype=np.int64)
+    return Window(run, step, epoch, curves, tracks, facts, tuple(changed), tuple(int(each) for each in ends))
+
+
+def _curve(history: History, key: str, step: int) -> Curve | None:
+    if key not in history:
+        return None
+    found: Values = history.window(key, 0, step, MOST_POINTS)
+    return Curve(found.steps, found.values)
+
+
+def _track(tracks: Tracks, step: int) -> Track:
+    """As far as this step."""
+    end = int(np.searchsorted(tracks.steps, step, side="right"))
+    return Track(tracks.layers, tracks.steps[:end], tracks.low[:end], tracks.high[:end], tracks.odd[:end])
+
+
+def facts_of(session: Session, baseline: float) -> Facts:
+    """What is known of a run besides its numbers."""
+    knobs, trainer, goal = session.knobs, session.trainer, session.goal
+    modules = named_modules(session.model)
+    length = session.loop.cursor.batches or 0
+    steps = goal.step if goal.step is not None else (goal.epoch or 0) * length
+    clips = str(knobs.clip.mode)
+    return Facts(
+        layers=tuple(modules),
+        kinds={name: type(module).__name__ for name, module in modules.items()},
+        epoch_length=length,
+        goal=steps,
+        baseline=baseline,
+        clip=knobs.clip.threshold if clips != "off" else math.inf,
+        clips_by=clips,
+        optimizers=tuple(type(each).__name__ for each in trainer.optimizers.values()),
+        options=_options(session),
+        schedule=", ".join(type(each).__name__ for each in trainer.schedulers.values()),
+        dropout={name: p for name, module in modules.items() if isinstance(p := _p(module), float)},
+        frozen=tuple(name for name, module in modules.items() if _is_frozen(module)),
+    )
+
+
+def _options(session: Session) -> dict[str, float]:
+    """The first group's numbers."""
+    for optimizer in session.trainer.optimizers.values():
+        group = optimizer.param_groups[0]
+        return {key: float(value) for key, value in group.items() if isinstance(value, (int, float))}
+    return {}
+
+
+def _p(module: Any) -> Any:
+    return getattr(module, "p", None) if "Dropout" in type(module).__name__ else None
+
+
+def _is_frozen(module: Any) -> bool:
+    own = list(module.parameters(recurse=False))
+    return bool(own) and not any(parameter.requires_grad for parameter in own)

@@ -1,0 +1,184 @@
+"""Checks before training and on its first steps, by method and for the dashboard. Any thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+
+from nbdebug.checks.live.registry import live_checks
+from nbdebug.checks.parameters import Parameters
+from nbdebug.checks.preflight import battery, registry
+from nbdebug.checks.preflight.onlooker import NoOnlooker, Onlooker
+from nbdebug.checks.ranking import ranked
+from nbdebug.debugger_live import LiveExaminer
+from nbdebug.journal.journal import Journal
+from nbdebug.records.checks import Report
+from nbdebug.records.commands import Outcome, RunPreflight
+from nbdebug.records.errors import collect
+from nbdebug.records.findings import Cause, Finding
+from nbdebug.training.mailbox import Reservation
+from nbdebug.training.seams import Examiner
+from nbdebug.training.session import Session
+from nbdebug.training.thread_context import ThreadContext
+from nbdebug.training.trainer import Trainer
+
+ACTIVITY = "checks before training"
+INTERRUPT_S = 30.0  # for the present step to end, and the model to be put back
+
+
+class Preflight:
+    """What is wrong with the program, before it is trained."""
+
+    _session: Session
+    _journal: Journal
+    _not_from_within: Callable[[str], None]
+    _report: Report | None = None
+    _changed_parameters: dict[str, float]
+    _ignored: dict[Cause, str]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong, the most likely cause first, symptoms after what explains them; what is ignored left out."""
+        return ranked(self._journal.findings, ignored=self._ignored)
+
+    @property
+    def check_parameters(self) -> Parameters:
+        """The numbers that checks go by; prints as a table. :meth:`set_check_parameters` changes them."""
+        return all_parameters(self._changed_parameters)
+
+    def set_check_parameters(self, **changes: float) -> None:
+        """Change numbers that checks go by, from the next check on.
+
+        Raises:
+            ConfigurationError: lists every name that there is not, and every value that means nothing.
+        """
+        if mistakes := self.check_parameters.mistakes(changes):
+            raise collect(mistakes)
+        self._changed_parameters.update(changes)
+
+    def ignore(self, cause: str, *, reason: str = "") -> None:
+        """Hear no more of a cause, such as ``"class_imbalance"``; ``reason`` is kept with the run.
+
+        Raises:
+            ConfigurationError: there is no such cause.
+        """
+        if cause not in list(Cause):
+            near = [str(each) for each in Cause if str(cause) in str(each)]
+            raise collect([f"there is no cause {cause!r}" + (f": did you mean {', '.join(near)}?" if near else "")])
+        self._ignored[Cause(cause)] = reason
+
+    @property
+    def ignored(self) -> Mapping[str, str]:
+        """What nobody wants to hear of, each with its reason."""
+        return {str(cause): reason for cause, reason in self._ignored.items()}
+
+    @property
+    def report(self) -> Report | None:
+        """The latest report of :meth:`preflight`, ``None`` without any."""
+        return self._report
+
+    def preflight(self, *, skip: str | Collection[str] = (), seconds: float | None = None) -> Report:
+        """Check data, model, loss and step for what is wrong, on your own loaders; leaves everything as it was.
+
+        Runs your training step on the side, so that what it does outside of torch, such as printing or counting, it
+        does here as well; the report lists what was seen of that. ``skip`` leaves out checks by name, ``seconds`` says
+        how long it may take (10 by default); what there is no time for is listed as skipped. An interrupt, ``pause()``
+        or ``stop()`` ends it with what there is.
+
+        Raises:
+            ConfigurationError: there is no such check, or ``seconds`` is no time.
+            CommandError: something else holds the model.
+            Exception: what your loader raised; everything is as it was.
+        """
+        self._not_from_within("preflight")
+        named = (skip,) if isinstance(skip, str) else tuple(skip)
+        command = RunPreflight(named, seconds)
+        try:
+            if mistakes := _mistakes(named, seconds):
+                raise collect(mistakes)
+            with self._session.reserved(ACTIVITY) as hold:
+                report = self._check(command, hold)
+        except Exception as error:
+            self._tell_preflight(command, False, str(error) or type(error).__name__)
+            raise
+        self._report = report
+        for finding in report.findings:
+            if finding.cause not in self._ignored:
+                self._journal.record_finding(finding)
+        first = f"; first: {report.findings[0].title}" if report.findings else ""
+        self._tell_preflight(command, True, report.sentence + first)
+        return report
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _onlooker(self, trainer: Trainer, *, checks: bool) -> Examiner:
+        self._changed_parameters, self._ignored = {}, {}
+        if not checks:
+            return NoOnlooker()
+
+        def ignored() -> frozenset[Cause]:
+            return frozenset(self._ignored)
+
+        def parameters() -> Parameters:
+            return self.check_parameters
+
+        onlooker = Onlooker(trainer, parameters, ignored)
+        return LiveExaminer(onlooker, lambda: self._journal, lambda: self._session, parameters, ignored)
+
+    def _check(self, command: RunPreflight, hold: Reservation) -> Report:
+        """On the training thread; an interrupt of this one ends it."""
+        session, found, done = self._session, list[Report](), threading.Event()
+        context = ThreadContext.capture()
+        changed = {**self._changed_parameters}
+        if command.seconds is not None:
+            changed["preflight_seconds"] = float(command.seconds)
+
+        def tell(count: int, total: int, title: str) -> None:
+            hold.activity = f"{ACTIVITY}: {count + 1} of {total}, {title}"
+
+        def check() -> None:
+            try:
+                report = battery.run(
+                    session, context, all_parameters(changed), skip=command.skip, tell=tell,
+                    called_off=lambda: hold.cancelled or session.is_called_off,
+                )  # fmt: skip
+                found.append(report)
+            finally:
+                done.set()
+
+        try:
+            session.call(ACTIVITY, check, hold)
+        except KeyboardInterrupt:
+            hold.cancelled = True
+            done.wait(INTERRUPT_S)
+            if not found:
+                raise
+        return found[0]
+
+    def _tell_preflight(self, command: RunPreflight, ok: bool, text: str) -> None:
+        session = self._session
+        self._journal.record_outcome(Outcome(command, session.timeline.current, session.loop.step, ok, text))
+
+    def _preflight_aside(self, command: RunPreflight) -> None:
+        """Checks asked for on the dashboard: on a thread of their own, since they wait."""
+
+        def check() -> None:
+            with suppress(Exception):  # the user's code may raise anything; it is told as the outcome
+                self.preflight(skip=command.skip, seconds=command.seconds)
+
+        threading.Thread(target=check, name="nbdebug checks", daemon=True).start()
+
+
+def all_parameters(changed: Mapping[str, float]) -> Parameters:
+    """The table of all checks: before training, and while it goes on."""
+    live = [parameter for check in live_checks() for parameter in check.parameters]
+    return Parameters([*registry.table().known.values(), *live], changed)
+
+
+def _mistakes(skip: Collection[str], seconds: float | None) -> list[str]:
+    known = [check.name for check in registry.checks()]
+    found = [f"there is no check {name!r}: there are {', '.join(known)}" for name in skip if name not in known]
+    if seconds is not None and not (isinstance(seconds, (int, float)) and seconds > 0):
+        found.append(f"seconds must be a positive number; got {seconds!r}")
+    return found
