@@ -55,7 +55,7 @@ ENUMS: dict[str, type[Enum]] = {
     for enum in (
         *(commands.ClipMode, commands.InitScheme, commands.StartPoint, comparison.Verdict, findings.Cause),
         *(findings.Severity, runs.RunKind, signals.Split, signals.Signal, snapshots.Reason, stops.Phase),
-        *(schedules.ScheduleKind, schedules.Interval, search.SearchEngine),
+        *(schedules.ScheduleKind, schedules.Interval, search.SearchEngine, findings.PictureKind),
     )
 }
 ARRAY_KINDS = "biuf"

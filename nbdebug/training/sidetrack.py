@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import torch
+
 from nbdebug.records.errors import CommandError
 from nbdebug.records.status import State
 from nbdebug.training import snapshots
@@ -30,6 +32,7 @@ class _Structure:
         self._parts = [
             (module, dict(module._modules), dict(module._parameters), dict(module._buffers))
             for module in named_modules(model).values()
+            if not isinstance(module, torch.jit.ScriptModule)
         ]
 
     def put_back(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 LOUD = ("warning", "critical")
+QUIET = frozenset({"too_few_samples"})  # told as information only, since the program itself is sound
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,12 @@ class Row:
     @property
     def place(self) -> int | None:
         """At which place the planted cause is named, from 1 on, leaving out those that are right beside it."""
-        named = [cause for cause in self.loud if cause not in self.also]
+        told = self.loud
+        if self.cause in QUIET:
+            told = tuple(
+                dict.fromkeys(found.cause for found in self.found if found.is_loud or found.cause == self.cause)
+            )
+        named = [cause for cause in told if cause not in self.also]
         return named.index(self.cause) + 1 if self.cause in named else None
 
 

@@ -33,6 +33,11 @@ def test_information_neither_finds_nor_accuses() -> None:
     assert score.accused([row("q", "", "a", severity="info")]) == []
 
 
+def test_what_is_only_ever_information_is_found_as_such() -> None:
+    assert row("p", "too_few_samples", "too_few_samples", severity="info").place == 1
+    assert row("p", "a", "too_few_samples", severity="info").loud == ()
+
+
 def test_a_tally_counts_found_first_and_among_three() -> None:
     rows = [row("1", "a", "a"), row("2", "a", "b", "c", "a"), row("3", "a", "b", "c", "d", "a"), row("4", "a")]
     assert Tally.of(rows) == Tally(planted=4, found=3, first=1, in_three=2)

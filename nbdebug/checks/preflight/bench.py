@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from nbdebug.checks.check import Skip
 from nbdebug.checks.preflight.trace import StepTrace
 from nbdebug.checks.preflight.tracer import traced
 from nbdebug.tools.origin_frames import fenced
@@ -87,11 +88,18 @@ class Bench:
             self.restart()
 
     def step(self, batch: Any) -> StepResult:
-        """The user's whole step on a copy of this batch, update included. Only within :meth:`fresh`."""
+        """The user's whole step on a copy of this batch, update included. Only within :meth:`fresh`.
+
+        Raises:
+            Skip: it raised an error.
+        """
         self.mind_calls()
         self.steps += 1
         with torch.compiler.set_stance("force_eager"):
-            return take_step(self._session, copied(batch))
+            try:
+                return take_step(self._session, copied(batch))
+            except Exception as error:  # the user's code may raise anything
+                raise Skip(f"your step raised {type(error).__name__}: {error}") from error
 
     def loss(self, batch: Any) -> float:
         """The same; its loss."""

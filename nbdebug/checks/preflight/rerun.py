@@ -51,13 +51,19 @@ class Rerun:
         """The tensors with samples, by their way in the arguments."""
         return {name: tensor for name, tensor in leaves((self.call.args, self.call.kwargs), "") if name in self.axes}
 
+    def _called(self, args: Any, kwargs: Any) -> Any:
+        try:
+            return self.root(*args, **kwargs)
+        except Exception as error:  # the user's model may ask for sorted lengths, or for its training mode
+            raise Skip(f"the network can't be called like that again ({type(error).__name__}: {error})") from error
+
     def run(self, changed: Mapping[str, torch.Tensor] | None = None, *, layers: bool = False) -> Outcome:
         """Call it, with these arguments instead of their own."""
         args, kwargs = _with((copied(self.call.args), copied(self.call.kwargs)), dict(changed or {}), "")
         kept: list[tuple[str, torch.Tensor]] = []
         with torch.no_grad(), torch.random.fork_rng(), _listening(self.look, kept if layers else None):
             torch.manual_seed(SEED)
-            output = self.root(*args, **kwargs)
+            output = self._called(args, kwargs)
         floats = [tensor.detach().float() for _, tensor in leaves(output) if tensor.is_floating_point()]
         if not floats or not all(bool(torch.isfinite(each).all()) for each in floats):
             raise Skip("the network puts out no finite floating-point tensor")

@@ -170,14 +170,14 @@ def capped(tensor: torch.Tensor, most: int = MOST_VALUES) -> torch.Tensor:
 
 
 def fingerprints(tensors: Sequence[torch.Tensor]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """A number for each sample, the same for samples that are the same to the bit in all of these tensors."""
+    """A number for each sample, the same for samples whose values are the same in all of these tensors."""
     rows = [_bytes_of(tensor) for tensor in tensors]
     return np.fromiter((hash(b"|".join(parts)) for parts in zip(*rows, strict=True)), np.int64)
 
 
 def _bytes_of(tensor: torch.Tensor) -> list[bytes]:
     held = tensor.detach().cpu().contiguous().reshape(len(tensor), -1)
-    held = held.to(torch.uint8) if held.dtype is torch.bool else held
+    held = held.to(torch.uint8) if held.dtype is torch.bool else held + 0  # -0 becomes 0
     plain = held.view(torch.uint8) if held.shape[1] else held.to(torch.uint8)
     return [row.tobytes() for row in plain.numpy()]
 

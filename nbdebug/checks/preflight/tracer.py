@@ -272,13 +272,15 @@ class Tracer(TorchFunctionMode):
         }
 
     def meet_held(self, optimizers: Mapping[str, Optimizer]) -> None:
-        """What optimizers hold and the model does not know."""
-        with torch.no_grad():
-            for name, optimizer in optimizers.items():
-                for held in (each for group in optimizer.param_groups for each in group["params"]):
-                    value = self._trace.values[self._number(held)]
-                    if not value.source or value.source.startswith("hidden"):
-                        value.source = f"held {name}".rstrip()
+        """Number what optimizers hold and the model does not know."""
+        self._guarded(lambda: self._meet_held(optimizers))
+
+    def _meet_held(self, optimizers: Mapping[str, Optimizer]) -> None:
+        for name, optimizer in optimizers.items():
+            for held in (each for group in optimizer.param_groups for each in group["params"]):
+                value = self._trace.values[self._number(held)]
+                if not value.source or value.source.startswith("hidden"):
+                    value.source = f"held {name}".rstrip()
 
     def _meet_sources(self, batch: Any) -> None:
         for name, parameter in self._parameters.items():

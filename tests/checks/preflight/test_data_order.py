@@ -120,7 +120,7 @@ def a_list_of_mixed_batches() -> Program:
 
 
 def windows_of_a_series() -> Program:
-    series = torch.linspace(0, 8, N + 12) + 0.01 * torch.randn(N + 12)
+    series = torch.linspace(0, 2, N + 12).exp()
     x = series.unfold(0, 12, 1)[:N]
     return in_order(x, series[12 : 12 + N, None], outputs=1)
 
@@ -149,7 +149,7 @@ class ByClass(Sampler[list[int]]):
 
 def a_few_classes_a_batch_on_purpose() -> Program:
     x, y = blobs(16)
-    loader = DataLoader(TensorDataset(x, y), batch_sampler=ByClass(y, 4, 5))
+    loader = DataLoader(TensorDataset(x, y), batch_sampler=ByClass(y, 2, 10))
     return trained(mlp(6, 16), nn.CrossEntropyLoss(), loader)
 
 
@@ -244,9 +244,9 @@ def rare_classes_drawn_more_often() -> Program:
 
 
 def rare_samples_written_several_times() -> Program:
-    x, y = torch.randn(N, 6), (torch.arange(N) < 16).long()
-    many = ConcatDataset([TensorDataset(x, y), *(TensorDataset(x[:16], y[:16]) for _ in range(18))])
-    return trained(mlp(6, 2), nn.CrossEntropyLoss(), DataLoader(many, 20, shuffle=True))
+    x, y = torch.randn(120, 6), (torch.arange(120) - 99).clamp(min=0) // 5  # 100 of class 0, and five of each other
+    many = ConcatDataset([TensorDataset(x, y), *(TensorDataset(x[100:], y[100:]) for _ in range(24))])
+    return trained(mlp(6, 5), nn.CrossEntropyLoss(), DataLoader(many, 20, shuffle=True))
 
 
 def exclusive_or() -> Program:
@@ -260,7 +260,7 @@ def answers_in_a_few_boxes() -> Program:
 
 
 def mostly_blank_patches() -> Program:
-    x = torch.randn(N, 1, 6, 6) * (torch.rand(N, 1, 1, 1) < 0.2)
+    x = torch.where(torch.rand(N, 1, 1, 1) < 0.2, torch.randn(N, 1, 6, 6), 0.0)
     return in_order(x, torch.randint(4, (N,)), shuffle=True)
 
 

@@ -112,8 +112,8 @@ def exclusive_or_of_two_among_four() -> Program:
 
 
 def parity_of_bits() -> Program:
-    x = torch.randint(2, (N, 16)).float()
-    return program(mlp(16, 2), nn.CrossEntropyLoss(), TensorDataset(x, x.sum(1).long() % 2))
+    x = torch.randint(2, (N, 40)).float()
+    return program(mlp(40, 2), nn.CrossEntropyLoss(), TensorDataset(x, x.sum(1).long() % 2))
 
 
 def next_to_nothing_but_noise() -> Program:

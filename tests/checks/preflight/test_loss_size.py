@@ -62,7 +62,9 @@ SUMMED = {
 SUMMED_BY_HAND = {
     "squares": lambda: numbers(lambda o, t: ((o - t) ** 2).sum(), optimizer=sgd(0.05)),
     "likelihood": lambda: classes(lambda o, t: -picked(o.log_softmax(1), t).sum(), optimizer=sgd(0.1)),
-    "loop": lambda: numbers(lambda o, t: sum((a - b).pow(2) for a, b in zip(o, t, strict=True))[0], optimizer=sgd(.1)),
+    "loop": lambda: numbers(
+        lambda o, t: sum((a - b).pow(2).sum() for a, b in zip(o, t, strict=True)), optimizer=sgd(0.1)
+    ),
 }  # fmt: skip
 MEAN = {
     "mean": lambda: classes(nn.CrossEntropyLoss(), optimizer=sgd(0.1)),
@@ -271,6 +273,8 @@ WRONG = {
     "rounded logits": lambda: of_yes(lambda o, t: (o.round() == t).float().mean()),
     "broadcast": lambda: of_yes(lambda o, t: ((o[:, 0] > 0) == t).float().mean()),
     "least likely class": lambda: of_classes(accuracy=lambda o, t: (o.argmin(1) == t).float().mean()),
+    "argmax over the batch": lambda: of_classes(accuracy=lambda o, t: (o.argmax(0) == t[:4]).float().mean()),
+    "always wrong": lambda: of_yes(lambda o, t: (o.round().clamp(2, 3) == t).float().mean()),
     "error by broadcasting": lambda: numbers(nn.MSELoss(), metrics={"mae": lambda o, t: (o[:, 0] - t).abs().mean()}),
 }  # fmt: skip
 RIGHT = {
@@ -287,6 +291,10 @@ RIGHT = {
     "probabilities above a half": lambda: of_yes(lambda o, t: ((o > 0.5) == t).float().mean(), nn.Sigmoid()),
     "recall": lambda: of_yes(lambda o, t: ((o > 0) * t).sum() / t.sum()),
     "mean error": lambda: numbers(nn.MSELoss(), metrics={"mae": lambda o, t: (o - t).abs().mean()}),
+    "overlap of probabilities": lambda: trained(
+        mlp(1, nn.Sigmoid()), nn.BCELoss(), (DATA.x[:, :1] > -1.2).float(),
+        metrics={"dice": lambda o, t: 2 * (o * t).sum() / (o.sum() + t.sum())},
+    ),
     "bias": lambda: numbers(nn.MSELoss(), metrics={"bias": lambda o, t: (o - t).mean()}),
     "share explained": lambda: numbers(
         nn.MSELoss(), metrics={"r2": lambda o, t: 1 - (o - t).square().sum() / (t - t.mean()).square().sum()}

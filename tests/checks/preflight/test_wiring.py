@@ -277,6 +277,18 @@ def heavy(rows: int, width: int) -> torch.Tensor:
     return torch.randn(rows, width) * lengths + torch.randn(1, width)
 
 
+class WithKey(nn.Module):
+    """A frozen copy of an encoder, whose answers the same head reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.online, self.head = mlp(6, 32, 16), nn.Linear(16, 3)
+        self.key = copy.deepcopy(self.online).requires_grad_(False)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.online(x).relu()) + self.head(self.key(x + 0.1).relu())
+
+
 class WithTarget(nn.Module):
     """An online network and a frozen copy of it that is compared with."""
 
@@ -327,6 +339,7 @@ RIGHTLY_FROZEN: dict[str, Case] = {
     "a loaded network": loaded_and_frozen,
     "loaded vectors": lambda: loaded_embedding(heavy(40, 16)),
     "a copy as target": lambda: trained_with(WithTarget(copied=True), loss=compared),
+    "a copy whose answers are read on": lambda: trained_with(WithKey()),
     "a random target": lambda: trained_with(WithTarget(copied=False), loss=compared),
     "a reservoir that no optimizer has": lambda: frozen(mlp(6, 64, 3), 0, held=False),
     "a picture drawn by descent": drawn_by_descent,

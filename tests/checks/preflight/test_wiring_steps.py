@@ -194,9 +194,6 @@ def critic_alone() -> Made:
     """The generator's step was forgotten."""
     g, d = mlp(4, 16, 6), mlp(6, 16, 1)
 
-    class Lazy(Adam):
-        pass
-
     model, trainer = gan(g, d, {"g": Adam(g.parameters()), "d": Adam(d.parameters())})
     whole = trainer.step
 
@@ -275,11 +272,9 @@ def used(norm: nn.BatchNorm1d) -> nn.BatchNorm1d:
     return norm
 
 
-def loaded(step: Step, *, whole: bool) -> Made:
+def loaded(step: Step) -> Made:
     model = dropping(norm=True)
     used(model[1])
-    if whole:
-        del model[2]
     return stepping(step, model)
 
 
@@ -299,8 +294,8 @@ AWAKE: dict[str, Case] = {
     "training mode": lambda: stepping(in_mode(lambda model: model.train()), dropping(norm=True)),
     "nothing that minds": lambda: stepping(in_mode(lambda model: model.eval()), mlp(6, 16, 3)),
     "validation in between": lambda: stepping(in_mode(lambda m: m.train(), lambda m: m.eval()), dropping()),
-    "norms of a loaded network": lambda: loaded(in_mode(sleeping_norms), whole=False),
-    "a loaded network as it is": lambda: loaded(in_mode(lambda model: model.eval()), whole=True),
+    "norms of a loaded network": lambda: loaded(in_mode(sleeping_norms)),
+    "a loaded network as it is": lambda: loaded(in_mode(lambda model: model.eval())),
     "a dropout that was put to sleep": lambda: stepping(in_mode(lambda model: model[2].eval()), dropping()),
     "dropout of nothing": lambda: stepping(
         in_mode(lambda m: m.eval()), nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.0))

@@ -1,4 +1,4 @@
-"""The metrics are tried on perfect, random and constant predictions: perfect ones must come out best."""
+"""The metrics are tried on right predictions, and on the same ones given to other samples: right ones are best."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from nbdebug.checks.preflight.task import Kind, Task
 from nbdebug.records.findings import Cause, Remedy, Severity
 
 FEWEST = 8
-TRIES = 4
+TRIES = 8
 SAME = 1e-6
 BETWEEN = 0.1
-HIGH = ("acc", "f1", "auc", "precision", "recall", "iou", "dice", "r2", "correct", "hit", "top", "jaccard")
-LOW = ("err", "mae", "mse", "rmse", "mape", "loss", "distance")
+HIGH = ("acc", "f1", "auc", "precision", "recall", "iou", "dice", "r2", "correct", "jaccard")
+LOW = ("err", "mae", "mse", "rmse", "mape", "loss", "distance", "top")
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A metric's values on perfect predictions, on the same ones given to other samples, and on one for all."""
+    """A metric's values on perfect predictions, and on the same ones given to other samples.
+
+    ``looks`` says that it changes with the targets.
+    """
 
     perfect: float
     shuffled: list[float]
-    constant: list[float]
+    looks: bool
 
 
 def judge(look: Look, say: Say) -> None:
@@ -101,20 +104,17 @@ def _like(scores: torch.Tensor, output: torch.Tensor, axis: int) -> torch.Tensor
 
 
 def _tried(metric: Callable[..., Any] | None, perfect: torch.Tensor, target: torch.Tensor) -> Tried | None:
-    """``None`` for a metric that fails, gives no number, or does not look at the target."""
+    """``None`` for a metric that fails, or gives no number."""
     if metric is None:
         return None
     made = torch.Generator().manual_seed(1)
     value = _value(metric, perfect, target)
-    other = _value(metric, perfect, target[:1].expand_as(target).clone())
-    orders = [torch.randperm(len(target), generator=made) for _ in range(TRIES)]
-    shuffled = [_value(metric, perfect[order.to(perfect.device)], target) for order in orders]
-    constant = [_value(metric, perfect[each : each + 1].expand_as(perfect).clone(), target) for each in range(TRIES)]
-    if value is None or other is None or abs(other - value) <= SAME or any(each is None for each in shuffled):
+    others = [_value(metric, perfect, target[each : each + 1].expand_as(target).clone()) for each in range(2)]
+    orders = [torch.randperm(len(target), generator=made).to(perfect.device) for _ in range(TRIES)]
+    shuffled = [each for order in orders if (each := _value(metric, perfect[order], target)) is not None]
+    if value is None or len(shuffled) < TRIES:
         return None
-    return Tried(
-        value, [each for each in shuffled if each is not None], [each for each in constant if each is not None]
-    )
+    return Tried(value, shuffled, any(each is not None and abs(each - value) > SAME for each in others))
 
 
 def _value(metric: Callable[..., Any], output: torch.Tensor, target: torch.Tensor) -> float | None:
@@ -128,18 +128,21 @@ def _value(metric: Callable[..., Any], output: torch.Tensor, target: torch.Tenso
 
 def _judge(name: str, tried: Tried, say: Say) -> None:
     best = tried.perfect
-    others = [*tried.shuffled, *tried.constant]
     say.measure(f"{name} of perfect predictions", best)
-    say.measure(f"{name} of predictions for other samples, mean", sum(tried.shuffled) / len(tried.shuffled))
-    low, high = min(others), max(others)
+    say.measure(f"{name} of predictions for other samples, mean", sum(tried.shuffled) / TRIES)
+    low, high = min(tried.shuffled), max(tried.shuffled)
     slack = SAME * max(1.0, abs(best))
-    higher = any(part in name.lower() for part in HIGH)
-    if all(abs(each - best) <= slack for each in tried.shuffled) and (abs(best) > 1e-3 or higher):
+    higher = any(part in name.lower() for part in HIGH) and not any(part in name.lower() for part in LOW)
+    if not tried.looks and not higher:
+        return
+    if high - low <= slack and abs(best - low) <= slack and (abs(best) > 1e-3 or higher):
         what = "the same as for predictions given to the wrong samples"
-    elif low + BETWEEN * (high - low) < best < high - BETWEEN * (high - low) and abs(best) > BETWEEN * (high - low):
-        what = f"neither the highest nor the lowest: others reach from {low:.3g} to {high:.3g}"
-    elif higher and best < low - slack and not any(part in name.lower() for part in LOW):
-        what = f"the lowest of all, where its name says that more is better; others reach {high:.3g}"
+    elif low + slack < best < high - slack and abs(best) > BETWEEN * (high - low):
+        what = f"neither the highest nor the lowest: predictions for other samples reach from {low:.3g} to {high:.3g}"
+    elif higher and best < high - slack:
+        what = (
+            f"not the highest, where its name says that more is better: predictions for other samples reach {high:.3g}"
+        )
     else:
         return
     say.find(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
+from nbdebug.checks.preflight.check import Check, Say, Skip
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.trace import Call, StepTrace
 from nbdebug.checks.preflight.tracer import can_trace_calls, traced
@@ -44,12 +46,21 @@ def _evaluated(look: Look, say: Say) -> StepTrace:
         if not can_trace_calls(look.model, look.trainer):
             say.skip("the calls of an evaluation can't be seen here")
         with traced(look.model, {}, batch) as trace, torch.no_grad():
-            step = look.trainer.eval_step
-            if step is not None:
-                step(look.model, batch, look.trainer.loss)
-            else:
-                _forward(look, say)
+            _evaluate(look, say, batch)
     return trace
+
+
+def _evaluate(look: Look, say: Say, batch: Any) -> None:
+    step = look.trainer.eval_step
+    try:
+        if step is not None:
+            step(look.model, batch, look.trainer.loss)
+        else:
+            _forward(look, say)
+    except Skip:
+        raise
+    except Exception as error:  # the user's own code, told where the model is judged
+        say.skip(f"an evaluation raises {type(error).__name__}: {error}")
 
 
 def _forward(look: Look, say: Say) -> None:

@@ -69,10 +69,7 @@ def _judge(look: Look, rerun: Rerun, say: Say) -> None:
     worst, where, pairs = 0.0, "", (0, rerun.samples - 1)
     for place in pairs:
         other = (place + 1) % rerun.samples
-        try:
-            outcome = rerun.run(_swapped(rerun, place, other), layers=True)
-        except Exception as error:  # the user's model may ask for sorted lengths and the like
-            say.skip(f"the network refuses samples in another order ({type(error).__name__})")
+        outcome = rerun.run(_swapped(rerun, place, other), layers=True)
         mixing = max(_mixing(a, b, rerun.samples, place) for a, b in zip(base.outputs, outcome.outputs, strict=True))
         if mixing > worst:
             worst, where = mixing, _first_mixed(base, outcome, rerun.samples, place, say.limit(MIXING))

@@ -41,8 +41,8 @@ def judge(look: Look, say: Say) -> None:
         Cause.ZERO_GRAD_MISSING,
         Severity.CRITICAL if share > 0.5 else Severity.WARNING,
         "Gradients are never reset",
-        f"An update used the gradients of {listed(stale)}, and they are still there when the next backward adds "
-        "to them. Each step then follows the sum of all gradients so far: old ones count again and again, and steps grow.",
+        f"An update used the gradients of {listed(stale)}, and they are still there when the next backward adds to "
+        "them. Each step then follows the sum of all gradients so far: old ones count again and again.",
         confidence=0.97,
         layers=tuple(dict.fromkeys(look.layer_of(name) for name in stale)),
         remedies=(Remedy("Reset them once for each update, before backward.", code="optimizer.zero_grad()"),),

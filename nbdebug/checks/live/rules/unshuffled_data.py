@@ -1,0 +1,81 @@
+"""The loss goes up and down with the period of an epoch: batches come in an order that belongs to what they hold."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nbdebug.checks.check import Say, Skip
+from nbdebug.checks.live.check import LiveCheck
+from nbdebug.checks.live.course import course, is_whole
+from nbdebug.checks.live.window import Window
+from nbdebug.checks.parameters import Parameter
+from nbdebug.records.findings import Cause, Picture, PictureKind, Remedy, Severity
+from nbdebug.records.frames import Floats
+
+EXPLAINED, RUNS, SIZE = "period_explained", "period_runs", "period_size"
+EPOCHS = 4
+FEWEST = 6  # batches an epoch
+
+
+def judge(window: Window, say: Say) -> None:
+    """What the place in the epoch explains of the loss, once each epoch's own course is taken away."""
+    length = window.facts.epoch_length
+    if length < FEWEST:
+        raise Skip("epochs are too short to have a shape")
+    seen = course(window, EPOCHS * length)
+    if not is_whole(seen.steps) or seen.start <= 0:
+        raise Skip("not every loss was kept")
+    table = _folded(seen.steps, seen.values, length, window.since_change)
+    table = table - np.nanmean(table, axis=1, keepdims=True)
+    shape = np.nanmean(table, axis=0)
+    spread = float(np.nanmean(table**2))
+    # Chance alone gives the mean of EPOCHS rows a share of one over their number.
+    share = float(np.mean(shape**2)) / spread if spread > 0 else 0.0
+    share = max(0.0, (share - 1 / EPOCHS) / (1 - 1 / EPOCHS))
+    runs = float(np.mean(shape[1:] * shape[:-1]) / np.mean(shape**2)) if np.any(shape) else 0.0
+    periodic = say.measure("share of the loss's variation that the place in the epoch explains", share, EXPLAINED)
+    in_runs = say.measure("likeness of neighbouring places", runs, RUNS)
+    large = say.measure("swing of the loss within an epoch, of its level", float(np.std(shape)) / max(abs(seen.now), 1e-12), SIZE)
+    if periodic and in_runs:
+        _tell(shape, large and not seen.has_learnt, say)
+
+
+def _folded(steps: Floats, values: Floats, length: int, since: int) -> Floats:
+    """The last whole epochs, one a row; NaN where a loss is missing."""
+    place = steps.astype(np.int64) - 1
+    last = (int(place[-1]) + 1) // length
+    first = max(last - EPOCHS, 0)
+    table = np.full((EPOCHS, length), np.nan)
+    inside = (place >= first * length) & (place < last * length) & (steps > since)
+    table[(place[inside] // length - first) % EPOCHS, place[inside] % length] = values[inside]
+    if not np.isfinite(table).sum() > 0.8 * table.size or not np.isfinite(table).any(axis=0).all():
+        raise Skip("too few whole epochs")
+    return table
+
+
+def _tell(shape: Floats, strong: bool, say: Say) -> None:
+    say.find(
+        Cause.UNSHUFFLED_DATA,
+        Severity.WARNING if strong else Severity.INFO,
+        "The loss goes with the place in the epoch",
+        "In each epoch the loss rises and falls at the same places, in runs: neighbouring batches hold what belongs "
+        "together, so that the network learns one kind of sample and forgets another.",
+        confidence=0.7 if strong else 0.5,
+        pictures=(Picture(PictureKind.LINES, "loss over an epoch, beside its mean", shape[None], ("loss",)),),
+        remedies=(Remedy("Shuffle the training data.", code="DataLoader(dataset, batch_size, shuffle=True)"),),
+    )
+
+
+CHECK = LiveCheck(
+    "unshuffled_data_live",
+    "the order of the batches says nothing",
+    judge,
+    (Cause.UNSHUFFLED_DATA,),
+    parameters=(
+        Parameter(EXPLAINED, 0.6, "share of the loss's variation that the place in the epoch may explain", 0.0, 1.0),
+        Parameter(RUNS, 0.5, "likeness of the loss at neighbouring places", 0.0, 1.0),
+        Parameter(SIZE, 0.2, "swing of the loss within an epoch, of its level"),
+    ),
+    source="37 reasons why your neural network is not working: shuffle the dataset",
+    steps=4 * FEWEST,
+)
