@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nbdebug.checks.ranking import ranked
 from nbdebug.dashboard.dashboard import Dashboard
 from nbdebug.journal.history import History
 from nbdebug.journal.journal import Journal as Memory
@@ -224,7 +225,7 @@ class Journal:
                 runs=memory.run_views(max_points),
                 marks=memory.marks,
                 layers=memory.layers_view(run, focus),
-                findings=memory.findings[-50:],
+                findings=ranked(memory.findings)[:50],
                 outcomes=(*memory.outcomes, *self._refused)[-20:],
                 snapshots=memory.snapshots,
                 comparison=next(reversed(memory.comparisons), None),

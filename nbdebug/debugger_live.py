@@ -92,12 +92,22 @@ class LiveExaminer:
 def window_of(journal: Journal, run: str, step: int, epoch: int, facts: Facts) -> Window:
     """What was recorded of a run as far as this step, as the live checks need it."""
     history = History(journal, lambda: run)
-    curves = {key: curve for key in wanted_curves() if (curve := _curve(history, key, step)) is not None}
+    curves = {key: curve for key in _keys(history) if (curve := _curve(history, key, step)) is not None}
     focus = Focus(tracks=wanted_signals())
     tracks = {each.signal: _track(each, step) for each in journal.layers_view(run, focus).tracks}
     changed = sorted({mark.step for mark in journal.marks if mark.run == run and mark.step <= step})
     ends = curves["loss/val"].steps if "loss/val" in curves else np.zeros(0, dtype=np.int64)
     return Window(run, step, epoch, curves, tracks, facts, tuple(changed), tuple(int(each) for each in ends))
+
+
+def _keys(history: History) -> list[str]:
+    """The curves that checks want: with ``/*``, by whatever name, such as that of a parameter group, or without one."""
+    wanted = wanted_curves()
+    heads = [key.removesuffix("/*") for key in wanted if key.endswith("/*")]
+    every = (
+        [key for key in history if any(key == head or key.startswith(f"{head}/") for head in heads)] if heads else []
+    )
+    return [*(key for key in wanted if not key.endswith("/*")), *every]
 
 
 def _curve(history: History, key: str, step: int) -> Curve | None:
@@ -133,6 +143,7 @@ def facts_of(session: Session, baseline: float) -> Facts:
         schedule=", ".join(type(each).__name__ for each in trainer.schedulers.values()),
         dropout={name: p for name, module in modules.items() if isinstance(p := _p(module), float)},
         frozen=tuple(name for name, module in modules.items() if _is_frozen(module)),
+        widths={name: width for name, module in modules.items() if isinstance(width := _width(module), int)},
     )
 
 
@@ -146,6 +157,11 @@ def _options(session: Session) -> dict[str, float]:
 
 def _p(module: Any) -> Any:
     return getattr(module, "p", None) if "Dropout" in type(module).__name__ else None
+
+
+def _width(module: Any) -> Any:
+    """Units that a linear layer or a convolution puts out."""
+    return getattr(module, "out_features", None) or getattr(module, "out_channels", None)
 
 
 def _is_frozen(module: Any) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, get_args
 
 from nbdebug.dashboard import ability, change_more, tree, words
 from nbdebug.dashboard.figures.panel import Json
@@ -19,6 +19,7 @@ from nbdebug.records.commands import (
     EditNorms,
     Freeze,
     Press,
+    Refit,
     Rerun,
     Rewind,
     SetAverage,
@@ -82,13 +83,13 @@ def state(view: View, layers: Iterable[str] = ()) -> Json:
 
 
 def undo(view: View) -> Json:
-    """Whether the latest change of knobs can be asked back, and which one that is, as far as it is known."""
+    """Whether the latest change can be asked back, and which one that is, as far as it is known."""
     last = next((each for each in reversed(view.outcomes) if each.ok and isinstance(each.command, _MOVES)), None)
     known = f": {last.command.changes}" if last is not None and isinstance(last.command, SetKnobs) else ""
-    return {"able": bool(view.runs), "title": f"take the latest change of controls back{known}"}
+    return {"able": bool(view.runs), "title": f"take the latest change back{known}"}
 
 
-_MOVES: Final = (SetKnobs, Undo, Rewind, Checkout, Rerun)
+_MOVES: Final = (SetKnobs, Undo, Rewind, Checkout, Rerun, *get_args(Refit))
 
 
 def panels(shown: Iterable[OwnPanel]) -> Json:

@@ -50,8 +50,8 @@ class CheckResult:
 class Report:
     """A battery of checks: ``findings`` ranked, the most likely cause first, symptoms after what explains them.
 
-    ``notes`` say what was sampled, and what could not be put back; ``batch`` is one as the model sees it. Prints as text,
-    and shows as a table in a notebook.
+    ``notes`` say what was sampled, and what could not be put back; ``batch`` is one as the model sees it. Prints as
+    text, and shows as a table in a notebook.
     """
 
     results: tuple[CheckResult, ...]

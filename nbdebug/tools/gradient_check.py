@@ -164,8 +164,9 @@ def _directions(at: torch.Tensor, gradient: torch.Tensor | None, generator: torc
     size = at.numel()
     if size < 2:
         return found
-    largest = gradient.abs().reshape(-1).argsort(descending=True)[: PLACES // 2] if gradient is not None else []
-    chosen = [int(each) for each in largest]
+    chosen: list[int] = []
+    if gradient is not None:
+        chosen += gradient.abs().reshape(-1).argsort(descending=True)[: PLACES // 2].tolist()
     chosen += torch.randint(size, (PLACES - len(chosen),), generator=generator).tolist()
     for place in chosen:
         single = torch.zeros(size, dtype=at.dtype, device=at.device)

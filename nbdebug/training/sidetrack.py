@@ -29,19 +29,18 @@ class _Structure:
     """Which modules, parameters and buffers a model has: a step may add some."""
 
     def __init__(self, model: Model) -> None:
-        self._parts = [
-            (module, dict(module._modules), dict(module._parameters), dict(module._buffers))
-            for module in named_modules(model).values()
-            if not isinstance(module, torch.jit.ScriptModule)
+        parts = [each for each in named_modules(model).values() if not isinstance(each, torch.jit.ScriptModule)]
+        holders: list[dict[str, Any]] = [
+            holder for part in parts for holder in (part._modules, part._parameters, part._buffers)
         ]
+        self._held = [(holder, dict(holder)) for holder in holders]
 
     def put_back(self) -> None:
         """The same objects in the same places; what was put in their way is let go."""
-        for module, *held in self._parts:
-            for now, before in zip((module._modules, module._parameters, module._buffers), held, strict=True):
-                if now.keys() != before.keys() or any(now[name] is not each for name, each in before.items()):
-                    now.clear()
-                    now.update(before)
+        for now, before in self._held:
+            if now.keys() != before.keys() or any(now[name] is not each for name, each in before.items()):
+                now.clear()
+                now.update(before)
 
 
 class Sidetrack:

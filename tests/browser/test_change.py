@@ -391,7 +391,7 @@ def test_undo_and_what_is_said_while_nothing_can_be_changed(scene: Callable[...,
     page = scene()
     undo = page.page.root.get_by_role("button", name="Undo", exact=True)
     page.answer(SetKnobs(Changes(lr=0.01)), "lr 0.01", ok=True)
-    expect(undo).to_have_attribute("title", "take the latest change of controls back: lr 0.01")
+    expect(undo).to_have_attribute("title", "take the latest change back: lr 0.01")
     undo.press("Enter")
     assert page.asked() == Undo()
     page.show(status=replace(page.view.status, activity="comparing a with b: rerun 1"))

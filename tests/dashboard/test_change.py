@@ -264,7 +264,7 @@ def test_odd_knobs_do_no_harm():
 
 
 def test_undo_says_what_it_takes_back_as_far_as_that_is_known():
-    general = "take the latest change of controls back"
+    general = "take the latest change back"
     assert controls.state(views.view())["undo"] == {"able": True, "title": general}
     assert change.undo(views.view(outcomes=(outcome(DECAY),)))["title"] == f"{general}: weight_decay 0.01"
     for later in (Undo(), Rewind(2)):

@@ -204,13 +204,13 @@ def test_the_run_in_the_model_is_said_everywhere():
     assert "in the model: b" in text(view)
 
 
-def test_the_worst_finding_comes_first():
+def test_the_worst_finding_comes_first_else_they_stand_as_they_were_ranked():
     made = [
         Finding(Cause.NAN_LOSS, severity, "main", step, f"{severity} {step}", "why")
         for step, severity in enumerate([Severity.INFO, Severity.CRITICAL, Severity.WARNING, Severity.CRITICAL])
     ]
     shown = findings.state(made)
-    assert [card["title"] for card in shown["cards"]] == ["critical 3", "critical 1", "warning 2", "info 0"]
+    assert [card["title"] for card in shown["cards"]] == ["critical 1", "critical 3", "warning 2", "info 0"]
     assert shown["summary"] == "2 critical, 1 warning, 1 note"
 
 

@@ -60,7 +60,8 @@ class Facts:
     ``layers`` are those with parameters or activations, in the order of the model, each with its ``kinds`` (type).
     ``goal`` is the step at which the run ends. ``baseline`` is the loss of the best constant prediction, ``floor`` what
     memorising one batch reached in the checks before training. ``clip`` is the threshold in force (inf: none),
-    ``optimizers`` their kinds, ``options`` the first group's, ``schedule`` the kind of schedule.
+    ``optimizers`` their kinds, ``options`` the first group's, ``schedule`` the kind of schedule. ``widths`` are the
+    units that layers with a weight matrix put out.
     """
 
     layers: tuple[str, ...] = ()
@@ -77,6 +78,7 @@ class Facts:
     dropout: Mapping[str, float] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    widths: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from nbdebug.checks.check import Check, Say, Skip
 from nbdebug.checks.parameters import Parameters
 from nbdebug.checks.preflight.bench import Bench, CalledOff
-from nbdebug.checks.preflight.check import Check, Say, Skip
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.outside import Outside
 from nbdebug.checks.preflight.registry import checks

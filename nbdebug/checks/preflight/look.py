@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from nbdebug.checks.check import Skip
 from nbdebug.checks.preflight.bench import Bench
-from nbdebug.checks.preflight.check import Skip
 from nbdebug.checks.preflight.data import Data
 from nbdebug.checks.preflight.task import Task, task_of
 from nbdebug.checks.preflight.trace import StepTrace

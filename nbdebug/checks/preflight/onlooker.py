@@ -41,6 +41,7 @@ class Onlooker:
     def __init__(
         self, trainer: Trainer, parameters: Callable[[], Parameters], ignored: Callable[[], frozenset[Cause]]
     ) -> None:
+        self._checks = [check for check in checks() if check.passive]
         self._trainer = trainer
         self._parameters = parameters
         self._ignored = ignored
@@ -116,8 +117,7 @@ class Onlooker:
             steps=len(self._batches),
         )
         self._note_baseline(look)
-        passive = [check for check in checks() if check.passive]
-        results = judge_all(look, passive, self._parameters(), run, step)
+        results = judge_all(look, self._checks, self._parameters(), run, step)
         found = [finding for result in results for finding in result.findings]
         fresh = [each for each in found if each.cause not in self._told and each.cause not in self._ignored()]
         self._told.update(each.cause for each in fresh)

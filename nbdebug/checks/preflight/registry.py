@@ -6,9 +6,9 @@ import importlib
 import pkgutil
 from functools import cache
 
+from nbdebug.checks.check import Check
 from nbdebug.checks.parameters import Parameter, Parameters
 from nbdebug.checks.preflight import rules
-from nbdebug.checks.preflight.check import Check
 
 GENERAL = (
     Parameter("preflight_seconds", 10.0, "how long the battery may take, in seconds", 0.1),

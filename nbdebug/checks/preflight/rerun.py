@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
-from nbdebug.checks.preflight.check import Skip
+from nbdebug.checks.check import Skip
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.trace import ModelCall
 from nbdebug.checks.preflight.tracer import leaves

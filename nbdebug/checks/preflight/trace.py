@@ -127,7 +127,8 @@ class LayerCall:
 class Arrival:
     """What came to a layer and has not learnt yet: a copy of its first input, made of the batch.
 
-    ``number`` is the tensor's; only those that no weight was used on are the data themselves (:meth:`StepTrace.sources`).
+    ``number`` is the tensor's; only those that no weight was used on are the data themselves, by
+    :meth:`StepTrace.sources`.
     ``index`` is the place among the calls.
     """
 
@@ -173,8 +174,8 @@ class Update:
 class StepTrace:
     """All that one step did. ``truncated`` says that there were more calls than are kept.
 
-    ``meetings`` are calls outside of layers in which what learns met what comes from the batch alone, as in hand-written
-    losses; ``failed_loss`` is a loss that raised.
+    ``meetings`` are calls outside of layers in which what learns met what comes from the batch alone, as in losses
+    written by hand; ``failed_loss`` is a loss that raised.
     ``exits`` are calls that take numbers out of torch, such as ``item`` and ``numpy``; their ``index`` is that of the
     next call. ``strangers`` are the numbers of learning tensors that a loss reaches and that neither the model nor an
     optimizer knows, and what their weights look like (a freshness ``State``). ``norms`` are parameters' norms at the

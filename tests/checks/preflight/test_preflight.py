@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from nbdebug import Debugger, Trainer
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.preflight import registry
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.dashboard import checks as tab
 from nbdebug.dashboard import findings as cards
 from nbdebug.records.checks import CheckOutcome, Report

@@ -1,4 +1,7 @@
-"""Units of a ReLU are silent on all samples for long, and the weights before them get exactly no gradient."""
+"""Units of a ReLU are silent on all samples for long, and the weights before them get exactly no gradient.
+
+Half of a wide layer may die and the rest learn well: a warning is for nearly all of it, or a loss that stays.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from nbdebug.records.findings import Cause, Picture, PictureKind, Remedy, Severi
 from nbdebug.records.frames import Floats
 from nbdebug.records.signals import Signal
 
-DEAD, STILL = "dead_units", "dead_without_gradient"
+DEAD, MOST, STILL, FALLEN = "dead_units", "dead_units_most", "dead_without_gradient", "dead_loss_fallen"
 LOOKS = 3
 CONVERGED = 0.05  # of where the loss began
 
@@ -25,7 +28,7 @@ def judge(window: Window, say: Say) -> None:
     """Dead outputs of activations, or dead inputs of the next layer, beside the zeros in the gradient before."""
     gradients = tracked(window, Signal.GRADIENT_ZERO, LOOKS)
     zero = quantiles(gradients.low[-LOOKS:], 0.0, axis=0)
-    worst = (0.0, 0.0)
+    worst = 0.0
     layers: tuple[str, ...] = ()
     shares: list[float] = []
     for signal in (Signal.UNITS_DEAD, Signal.INPUT_UNITS_DEAD):
@@ -35,11 +38,11 @@ def judge(window: Window, say: Say) -> None:
         share = quantiles(found.low[-LOOKS:], 0.0, axis=0)
         before = _before(window, found.layers, gradients.layers, zero)
         share, before = np.nan_to_num(share), np.nan_to_num(before)
-        worst = max(worst, *zip(np.minimum(share, before), before, strict=True), key=lambda pair: pair[0])
+        worst = max(worst, float(np.minimum(share, before).max(initial=0.0)))
         chosen = (share > say.limit(DEAD)) & (before > say.limit(STILL) * share)
         layers += named(found.layers, chosen)
-        shares += [float(each) for each in share[chosen]]
-    say.measure("share of a layer's units that are dead and get no gradient, the most", worst[0], DEAD)
+        shares += share[chosen].tolist()
+    say.measure("share of a layer's units that are dead and get no gradient, the most", worst, DEAD)
     if layers:
         _tell(window, layers, shares, say)
 
@@ -67,7 +70,9 @@ def _before(window: Window, layers: tuple[str, ...], owners: tuple[str, ...], va
 
 def _tell(window: Window, layers: tuple[str, ...], shares: list[float], say: Say) -> None:
     seen = course(window)
-    done = seen.fallen > 1 - CONVERGED
+    most = say.measure("the same, for a loss that falls", max(shares), MOST)
+    still = say.measure("share of the loss that is gone", seen.fallen, FALLEN, above=False)
+    matters = (still and not seen.has_learnt) or (most and not seen.fallen > 1 - CONVERGED)
     swapped = tuple(each for each in layers if window.facts.kinds.get(each) == "ReLU")
     rates = window.curve("lr").values
     remedies = [Remedy("Let negative values through: LeakyReLU.", command=SwapActivations("LeakyReLU", swapped))]
@@ -79,11 +84,11 @@ def _tell(window: Window, layers: tuple[str, ...], shares: list[float], say: Say
     )
     say.find(
         Cause.DEAD_RELU,
-        Severity.INFO if done else Severity.WARNING,
+        Severity.WARNING if matters else Severity.INFO,
         f"{max(shares):.0%} of the units are dead" + (f", in {len(layers)} layers" if len(layers) > 1 else ""),
         f"{listed(layers)}: up to {max(shares):.0%} of the units were zero on every sample of the last looks, and the "
         "weights in front of them got a gradient of exactly zero: they will not come back by themselves.",
-        confidence=0.9,
+        confidence=0.8,
         layers=layers,
         pictures=(Picture(PictureKind.BARS, "dead units", np.array([shares]), ("share",), layers),),
         remedies=tuple(remedies),
@@ -99,6 +104,8 @@ CHECK = LiveCheck(
     signals=(Signal.UNITS_DEAD, Signal.INPUT_UNITS_DEAD, Signal.GRADIENT_ZERO),
     parameters=(
         Parameter(DEAD, 0.4, "share of a layer's units that may be dead", 0.0, 1.0),
+        Parameter(MOST, 0.7, "share of a layer's units that may be dead although the loss falls", 0.0, 1.0),
+        Parameter(FALLEN, 0.1, "share of the loss that must be gone where units are dead", -1.0, 1.0),
         Parameter(STILL, 0.8, "share of the dead units whose weights must be without gradient", 0.0, 1.0),
     ),
     source="Lu et al. 2020, Dying ReLU and initialization; TheDeepChecker judges by unit",

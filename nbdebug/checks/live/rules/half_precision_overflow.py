@@ -21,23 +21,17 @@ def judge(window: Window, say: Say) -> None:
     scales = window.curve("loss_scale")
     if not len(scales):
         raise Skip("there is no gradient scaler")
-    skipped = window.curve("skipped_updates")
-    later = skipped.since(SETTLING)
-    count = float(later.values[-1] - later.values[0]) if len(later) > 1 and _grows(later.values) else float(later.values.sum())
-    recent = later.last(RECENT)
-    if len(recent) > 1 and _grows(recent):
-        count, of = float(recent[-1] - recent[0]), float(later.steps[-1] - later.steps[-len(recent)])
-    else:
-        of = float(max(len(later), 1))
+    flags = window.curve("skipped_updates").since(SETTLING).last(RECENT)
+    share = float(np.mean(flags > 0)) if len(flags) else 0.0
     low = say.measure("scale of the loss", float(scales.values[-1]), SCALE, above=False)
-    often = say.measure("share of the latest updates left out", count / max(of, 1.0), SKIPPED)
+    often = say.measure("share of the latest updates left out", share, SKIPPED)
     if low or often:
         say.find(
             Cause.HALF_PRECISION_OVERFLOW,
             Severity.WARNING,
             "Half precision overflows",
             f"The gradient scaler is down to {scales.values[-1]:.3g} from {np.nanmax(scales.values):.3g}, and left out "
-            f"{count:.0f} of the latest {of:.0f} updates, because gradients were not finite in float16.",
+            f"{share:.0%} of the latest {len(flags)} updates, because gradients were not finite in float16.",
             confidence=0.9,
             remedies=(
                 Remedy("Use bfloat16, which has the range of float32.", code="torch.autocast(device, torch.bfloat16)"),

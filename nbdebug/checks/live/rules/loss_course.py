@@ -84,8 +84,8 @@ def _swings(window: Window, seen: Course, say: Say) -> None:
             Cause.LOSS_OSCILLATION,
             Severity.INFO,
             "The loss swings to and fro",
-            f"It turns at nearly every step, by about {seen.noise:.2g} about {seen.now:.3g}: steps go across the valley "
-            "and not along it.",
+            f"It turns at nearly every step, by about {seen.noise:.2g} about {seen.now:.3g}: steps go across the "
+            "valley and not along it.",
             confidence=0.6,
             remedies=(Remedy("Test which learning rates are good.", command=FindLr()),),
         )

@@ -1,4 +1,4 @@
-"""The schedule has taken the learning rate away with most of the run to go: often stepped per batch, meant per epoch."""
+"""The schedule takes the learning rate away with most of the run to go: stepped per batch, meant per epoch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from nbdebug.records.frames import Floats
 SHARE, TO_GO = "schedule_share_of_peak", "schedule_run_to_go"
 FEWEST = 10  # steps at the low rate, and
 LEAST = 0.05  # this share of the run so far: a trough between restarts is shorter
+HELD = 5  # steps that a rate must have been in force for to be the highest
 CONVERGED = 0.05  # of where the loss began
 WAITS = "ReduceLROnPlateau"
 
@@ -29,9 +30,9 @@ def judge(window: Window, say: Say) -> None:
         raise Skip("the schedule follows the loss")
     if facts.goal <= window.step:
         raise Skip("when the run ends is not known, or it is over")
-    if len(rates) < FEWEST or not np.nanmax(rates.values) > 0:
+    if len(rates) < FEWEST or not (peak := float(np.sort(rates.values)[-HELD])) > 0:
         raise Skip("too few rates were recorded")
-    share = rates.values / np.nanmax(rates.values)
+    share = rates.values / peak
     low = _since_low(share, say.limit(SHARE))
     is_low = say.measure("learning rate, of its highest", float(share[-1]), SHARE, above=False)
     to_go = say.measure("share of the run that is to come", 1 - _step_of(rates.steps, low) / facts.goal, TO_GO)

@@ -1,6 +1,6 @@
 """The learning rate is too high: the loss jumped up or stays above where it began, and updates are large.
 
-Neither is enough by itself: the first updates of Adam are often a tenth of the weights, and losses rise for many reasons.
+Neither is enough by itself: the first updates of Adam are often a tenth of the weights, and many things raise a loss.
 """
 
 from __future__ import annotations

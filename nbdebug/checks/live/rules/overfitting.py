@@ -28,12 +28,14 @@ def judge(window: Window, say: Say) -> None:
     since, noise = val[best:], scatter(val)
     rise = (float(np.median(val[-3:])) - val[best] - 2 * noise) / max(val[best], 0.1 * scale)
     rose = say.measure("rise of the validation loss since its best", rise, RISE)
-    steady = say.measure(
-        "steadiness of that rise (Kendall)", agreement(since) if len(since) >= FEWEST else 0.0, STEADY
-    )
+    steady = say.measure("steadiness of that rise (Kendall)", agreement(since) if len(since) >= FEWEST else 0.0, STEADY)
     falls = slope(train[best:]) <= 0 if len(since) >= FEWEST else False
-    gap = say.measure("training loss, of the validation loss", float(np.median(train[-3:]) / np.median(val[-3:])), GAP, above=False)
-    bad = say.measure("validation loss, of a constant prediction's or of the first", float(np.median(val[-3:])) / scale, UNLEARNT)
+    gap = say.measure(
+        "training loss, of the validation loss", float(np.median(train[-3:]) / np.median(val[-3:])), GAP, above=False
+    )
+    bad = say.measure(
+        "validation loss, of a constant prediction's or of the first", float(np.median(val[-3:])) / scale, UNLEARNT
+    )
     stays = slope(val[-max(FEWEST, len(val) // 2) :]) >= -0.01 * scale / len(val)
     if (rose and steady and falls and train[-1] < val[-1]) or (gap and bad and stays):
         _tell(window, train, val, at, best, say)

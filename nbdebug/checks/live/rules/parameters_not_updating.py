@@ -1,4 +1,4 @@
-"""Layers get gradients, but their weights stay the same to the last bit: nothing that the optimizer does reaches them."""
+"""Layers get gradients, but their weights stay the same to the last bit: no update reaches them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def judge(window: Window, say: Say) -> None:
     if not len(common) or not both:
         raise Skip("gradients and changes were not measured at the same steps")
     at_rate = np.interp(common, rates.steps, rates.values) > 0
-    moved, pushed = changes.high[np.ix_(ours, both)], gradients.low[np.ix_(theirs, columns)]
+    moved, pushed = changes.high[ours][:, both], gradients.low[theirs][:, columns]
     still = (moved == 0) & (pushed > 0) & at_rate[:, None]
     measured = np.isfinite(moved) & at_rate[:, None]
     often = still.sum(0)

@@ -1,4 +1,4 @@
-"""Training and validation loss stay together, high and flat, though rate and gradient are in order: too little capacity.
+"""Training and validation loss stay together, high and flat, though rate and gradient are in order.
 
 Noise in the targets looks the same. So it is a warning only where the network is as narrow as to explain it.
 """
@@ -42,8 +42,7 @@ def judge(window: Window, say: Say) -> None:
 
 
 def _tell(window: Window, now: float, val: float, say: Say) -> None:
-    widths = {layer: width for layer, width in window.facts.widths.items()}
-    hidden = list(widths.items())[:-1]
+    hidden = list(window.facts.widths.items())[:-1]
     narrowest = min(hidden, key=lambda each: each[1], default=("", np.inf))
     narrow = say.measure("units of the narrowest hidden layer", narrowest[1], NARROW, above=False)
     few = f" {narrowest[0] or 'A layer'} has {narrowest[1]:.0f} unit{'s' * (narrowest[1] > 1)}: little can pass it."
@@ -58,7 +57,9 @@ def _tell(window: Window, now: float, val: float, say: Say) -> None:
         remedies=(
             Remedy("Make it wider or deeper, and see whether the training loss falls."),
             Remedy("Take away dropout and weight decay until it learns the training data."),
-            Remedy("Train longer, at other rates; if nothing helps, the targets may be noise.", code="debugger.find_lr()"),
+            Remedy(
+                "Train longer, at other rates; if nothing helps, the targets may be noise.", code="debugger.find_lr()"
+            ),
         ),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nbdebug.checks.check import Say, Skip
 from nbdebug.checks.live.check import LiveCheck
@@ -25,32 +26,39 @@ def judge(window: Window, say: Say) -> None:
     seen = course(window, EPOCHS * length)
     if not is_whole(seen.steps) or seen.start <= 0:
         raise Skip("not every loss was kept")
-    table = _folded(seen.steps, seen.values, length, window.since_change)
-    table = table - np.nanmean(table, axis=1, keepdims=True)
-    shape = np.nanmean(table, axis=0)
-    spread = float(np.nanmean(table**2))
+    table = _folded(*_without_trend(seen.steps, seen.values, length), length)
+    shape = np.mean(table, axis=0)
+    spread = float(np.mean(table**2))
     # Chance alone gives the mean of EPOCHS rows a share of one over their number.
     share = float(np.mean(shape**2)) / spread if spread > 0 else 0.0
     share = max(0.0, (share - 1 / EPOCHS) / (1 - 1 / EPOCHS))
     runs = float(np.mean(shape[1:] * shape[:-1]) / np.mean(shape**2)) if np.any(shape) else 0.0
     periodic = say.measure("share of the loss's variation that the place in the epoch explains", share, EXPLAINED)
     in_runs = say.measure("likeness of neighbouring places", runs, RUNS)
-    large = say.measure("swing of the loss within an epoch, of its level", float(np.std(shape)) / max(abs(seen.now), 1e-12), SIZE)
+    large = say.measure(
+        "swing of the loss within an epoch, of its level", float(np.std(shape)) / max(abs(seen.now), 1e-12), SIZE
+    )
     if periodic and in_runs:
         _tell(shape, large and not seen.has_learnt, say)
 
 
-def _folded(steps: Floats, values: Floats, length: int, since: int) -> Floats:
-    """The last whole epochs, one a row; NaN where a loss is missing."""
-    place = steps.astype(np.int64) - 1
-    last = (int(place[-1]) + 1) // length
-    first = max(last - EPOCHS, 0)
-    table = np.full((EPOCHS, length), np.nan)
-    inside = (place >= first * length) & (place < last * length) & (steps > since)
-    table[(place[inside] // length - first) % EPOCHS, place[inside] % length] = values[inside]
-    if not np.isfinite(table).sum() > 0.8 * table.size or not np.isfinite(table).any(axis=0).all():
+def _without_trend(steps: NDArray[np.int64], values: Floats, length: int) -> tuple[NDArray[np.int64], Floats]:
+    """Beside the mean over one epoch around each step, which has no period of an epoch; and the steps."""
+    whole = np.arange(steps[0], steps[-1] + 1)
+    filled = np.interp(whole, steps, values)
+    around = np.convolve(filled, np.full(length, 1 / length), mode="valid")
+    first = length // 2
+    return whole[first : first + len(around)], filled[first : first + len(around)] - around
+
+
+def _folded(steps: NDArray[np.int64], values: Floats, length: int) -> Floats:
+    """The last whole epochs, one a row."""
+    last = int(steps[-1]) // length
+    first = -(-(int(steps[0]) - 1) // length)
+    if last - first < EPOCHS:
         raise Skip("too few whole epochs")
-    return table
+    start = (last - EPOCHS) * length + 1 - int(steps[0])
+    return values[start : start + EPOCHS * length].reshape(EPOCHS, length)
 
 
 def _tell(shape: Floats, strong: bool, say: Say) -> None:

@@ -34,7 +34,9 @@ def judge(window: Window, say: Say) -> None:
     quarter = max(len(order) // 4, 1)
     first, last = (float(np.median(ratios[each])) for each in (order[:quarter], order[-quarter:]))
     early = {found.layers[place] for place in order[:quarter]}
-    decay = say.measure("gradient of the first layers, of the last ones'", first / last if last else 1.0, DECAY, above=False)
+    decay = say.measure(
+        "gradient of the first layers, of the last ones'", first / last if last else 1.0, DECAY, above=False
+    )
     updates = tracked(window, Signal.UPDATE_RATIO, LOOKS)
     chosen = np.array([layer in early for layer in updates.layers], dtype=bool)
     moved = medians(updates.high[-5:][:, chosen].reshape(1, -1))[0] if chosen.any() else np.nan

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.trace import LayerCall, LossCall
 from nbdebug.checks.preflight.wiring import consumers, listed

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import torch
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.samples import Labels, Order, labels, order_of
 from nbdebug.checks.preflight.task import Kind

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.trace import MOVES, Call, StepTrace
 from nbdebug.records.commands import Changes, SetKnobs

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.trace import LossCall, ModelCall
 from nbdebug.checks.preflight.tracer import leaves

@@ -6,8 +6,8 @@ import math
 
 import torch
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.lossward import compares_with_data, meetings
 from nbdebug.checks.preflight.task import Kind, Task

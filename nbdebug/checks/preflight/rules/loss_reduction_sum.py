@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.lossward import batch_sources, meetings, weighed
 from nbdebug.checks.preflight.trace import Call, StepTrace

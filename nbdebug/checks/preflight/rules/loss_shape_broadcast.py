@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from nbdebug.checks.preflight.check import Check, Say
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.lossward import GATHERS, compares_with_data, meetings, weights
 from nbdebug.checks.preflight.trace import LossCall

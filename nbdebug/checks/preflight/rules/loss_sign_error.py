@@ -6,9 +6,9 @@ import math
 
 import torch
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
 from nbdebug.checks.preflight.bench import Bench
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.data import Data
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.lossward import PRODUCTS, behind, compares_with_data, meetings, weights

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nbdebug.checks.preflight.check import Check, Say
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.task import Kind, Task
 from nbdebug.records.findings import Cause, Remedy, Severity

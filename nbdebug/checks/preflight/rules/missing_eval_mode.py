@@ -8,8 +8,8 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from nbdebug.checks.check import Check, Say, Skip
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say, Skip
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.trace import Call, StepTrace
 from nbdebug.checks.preflight.tracer import can_trace_calls, traced

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.rerun import Rerun, changes, rerunning, wake_zeros
 from nbdebug.checks.preflight.tracer import leaves

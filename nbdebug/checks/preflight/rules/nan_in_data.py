@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.trace import StepTrace
 from nbdebug.checks.preflight.tracer import leaves

@@ -6,8 +6,8 @@ import math
 
 import torch
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.dropping import layers, place, without
 from nbdebug.checks.preflight.intervals import Interval, bounds
 from nbdebug.checks.preflight.look import Look

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from nbdebug.checks.check import Check, Say, Skip
 from nbdebug.checks.parameters import Parameter
 from nbdebug.checks.preflight.bench import Bench
-from nbdebug.checks.preflight.check import Check, Say, Skip
 from nbdebug.checks.preflight.data import BATCH
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.task import Kind

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.lossward import batch_sources, compares_with_data, meetings, weights
 from nbdebug.checks.preflight.trace import LossCall, StepTrace

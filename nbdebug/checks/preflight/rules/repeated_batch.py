@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.samples import fingerprints, is_blank, is_rich, labels
 from nbdebug.records.findings import Cause, Remedy, Severity

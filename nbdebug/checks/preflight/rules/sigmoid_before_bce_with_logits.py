@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.dropping import layers, place, without
 from nbdebug.checks.preflight.intervals import bounds
 from nbdebug.checks.preflight.look import Look

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nbdebug.checks.preflight.check import Check, Say
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.preflight.dropping import layers, place
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.lossward import axis_of, meetings, softmax_behind

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.dropping import layers, place, without
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.lossward import LOG_SOFTMAXES, SOFTMAXES, axis_of, meetings, weighed

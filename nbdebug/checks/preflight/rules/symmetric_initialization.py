@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.trace import StepTrace
 from nbdebug.checks.preflight.wiring import listed

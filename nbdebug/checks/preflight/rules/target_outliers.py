@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.lossward import DIFFERENCES, compares_with_data, meetings
 from nbdebug.checks.preflight.trace import LossCall, StepTrace

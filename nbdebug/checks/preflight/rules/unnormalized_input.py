@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.samples import capped, floats
 from nbdebug.checks.preflight.trace import MOVES, Arrival, StepTrace

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from nbdebug.checks.check import Check, Say, Skip
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.check import Check, Say, Skip
 from nbdebug.checks.preflight.look import Look
 from nbdebug.records.findings import Cause, Remedy, Severity
 from nbdebug.records.stops import CodeLine
