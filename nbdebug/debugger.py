@@ -18,8 +18,8 @@ from nbdebug.debugger_forecast import Forecasting
 from nbdebug.debugger_keeping import Keeping
 from nbdebug.debugger_knobs import knob_states
 from nbdebug.debugger_own import Owning
-from nbdebug.debugger_preflight import Preflight
 from nbdebug.debugger_refit import Refitting
+from nbdebug.debugger_remedies import Remedies
 from nbdebug.debugger_search import Searching
 from nbdebug.debugger_steering import Steering
 from nbdebug.debugger_stops import Current, Investigator, Stopping, reader_of_conditions
@@ -27,7 +27,17 @@ from nbdebug.journal.journal import Journal
 from nbdebug.probes import presets
 from nbdebug.probes.governor import Governor
 from nbdebug.probes.instruments import Instruments
-from nbdebug.records.commands import Command, Compare, FindLr, Foretell, Outcome, RunPreflight, Search
+from nbdebug.records.commands import (
+    ApplyRemedy,
+    Command,
+    Compare,
+    FindLr,
+    Foretell,
+    Outcome,
+    RunPreflight,
+    Search,
+    TryRemedy,
+)
 from nbdebug.records.cost import Cost
 from nbdebug.records.errors import ClosedError, collect
 from nbdebug.records.findings import Cause, Finding, Severity
@@ -44,7 +54,7 @@ from nbdebug.training.trainer import Trainer
 LOG = logging.getLogger("nbdebug")
 
 
-class Debugger(Steering, Keeping, Stopping, Refitting, Owning, Searching, RateFinding, Forecasting, Preflight):
+class Debugger(Steering, Keeping, Stopping, Refitting, Owning, Searching, RateFinding, Forecasting, Remedies):
     """A debugger for one training run: displays as a live dashboard, and does all of it by method too.
 
     Training runs on a thread of its own; all methods may be called from any other thread. Changes are applied between
@@ -163,6 +173,8 @@ class Debugger(Steering, Keeping, Stopping, Refitting, Owning, Searching, RateFi
         try:
             if isinstance(command, Compare):
                 self._compare_aside(command)
+            elif isinstance(command, TryRemedy | ApplyRemedy):
+                self._remedy_aside(command)
             elif isinstance(command, RunPreflight):
                 self._preflight_aside(command)
             elif isinstance(command, FindLr):

@@ -17,6 +17,7 @@ from nbdebug.checks.parameters import Parameters
 from nbdebug.checks.preflight.onlooker import NoOnlooker, Onlooker
 from nbdebug.journal.history import History, Values
 from nbdebug.journal.journal import Journal
+from nbdebug.records.checks import CheckResult
 from nbdebug.records.findings import Cause, Finding
 from nbdebug.records.view import Focus, Tracks
 from nbdebug.training.modules import Model, named_modules
@@ -61,6 +62,10 @@ class LiveExaminer:
     def step_done(self, result: StepResult) -> None:
         """The step came to its end."""
         self._onlooker.step_done(result)
+
+    def results(self, run: str) -> tuple[CheckResult, ...]:
+        """What the latest judgement on this run came to; empty without one."""
+        return self.watch.results if self._run == run else ()
 
     def findings(self, run: str, step: int, *, last: bool) -> Sequence[Finding]:
         """What is wrong, as far as it was not said before."""

@@ -13,7 +13,7 @@ from nbdebug.checks.preflight.onlooker import NoOnlooker, Onlooker
 from nbdebug.checks.ranking import ranked
 from nbdebug.debugger_live import LiveExaminer
 from nbdebug.journal.journal import Journal
-from nbdebug.records.checks import Report
+from nbdebug.records.checks import CheckOutcome, CheckResult, Report
 from nbdebug.records.commands import Outcome, RunPreflight
 from nbdebug.records.errors import collect
 from nbdebug.records.findings import Cause, Finding
@@ -39,8 +39,15 @@ class Preflight:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What is wrong, the most likely cause first, symptoms after what explains them; what is ignored left out."""
-        return ranked(self._journal.findings, ignored=self._ignored)
+        """What is wrong, the most likely cause first, symptoms after what explains them.
+
+        Left out is what is ignored, and what live checks found once and no longer find.
+        """
+        passed = {result.name for result in self._live_results() if result.outcome is CheckOutcome.PASSED}
+        gone = {cause for check in live_checks() if check.name in passed for cause in check.causes}
+        sources = {check.source for check in live_checks()}
+        told = [each for each in self._journal.findings if not (each.cause in gone and each.source in sources)]
+        return ranked(told, ignored=self._ignored)
 
     @property
     def check_parameters(self) -> Parameters:
@@ -111,6 +118,11 @@ class Preflight:
         return report
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _live_results(self) -> tuple[CheckResult, ...]:
+        """What live checks last came to, on the run that the model holds."""
+        examiner = self._session.stepper.examiner
+        return examiner.results(self._session.timeline.current) if isinstance(examiner, LiveExaminer) else ()
 
     def _onlooker(self, trainer: Trainer, *, checks: bool) -> Examiner:
         self._changed_parameters, self._ignored = {}, {}

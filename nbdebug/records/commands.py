@@ -476,6 +476,22 @@ class Foretell:
 
 
 @dataclass(frozen=True, slots=True)
+class TryRemedy:
+    """Train on with a remedy of a finding and without, and compare; ``rung`` counts those that are commands."""
+
+    cause: str
+    rung: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyRemedy:
+    """Do a remedy of a finding here and now."""
+
+    cause: str
+    rung: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Search:
     """Try settings, each on a branch from here, as ``debugger.search`` of the same arguments; then all is as it was.
 
@@ -522,6 +538,8 @@ Command = (
     | Compare
     | FindLr
     | RunPreflight
+    | TryRemedy
+    | ApplyRemedy
     | Search
     | Foretell
     | Skip

@@ -11,7 +11,6 @@ from nbdebug.checks.check import Skip
 from nbdebug.checks.live.window import Window
 from nbdebug.records.frames import Floats
 
-FIRST = 3  # losses that say where it began, the very first at most: the second step may have blown it up already
 RECENT = 20
 BEFORE = 20  # steps before a change by hand that say where it began
 LEARNT = 0.5  # of the baseline, below which a network has learnt something
@@ -21,6 +20,7 @@ LEARNT = 0.5  # of the baseline, below which a network has learnt something
 class Course:
     """The training loss since the last change by hand: ``start`` before it, ``now``, ``best``, ``noise`` of a step.
 
+    Without a change ``start`` is the very first loss, the only one that no update had a part in.
     ``values`` are the finite ones at ``steps``. ``now`` and ``best`` are medians over up to 20 steps.
     """
 
@@ -66,7 +66,7 @@ def course(window: Window, fewest: int = 10) -> Course:
         raise Skip("too few losses since the start or the last change")
     before = window.loss.values[: len(window.loss) - len(curve)]
     before = before[np.isfinite(before)][-BEFORE:]
-    start = float(np.median(before)) if len(before) else min(float(values[0]), float(np.median(values[:FIRST])))
+    start = float(np.median(before)) if len(before) else float(values[0])
     recent = min(RECENT, max(len(values) // 2, 5))
     return Course(
         curve.steps[finite], values, start, float(np.median(values[-recent:])), _best(values, recent),

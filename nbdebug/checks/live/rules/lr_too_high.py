@@ -20,6 +20,7 @@ from nbdebug.records.signals import Signal
 RATIO, VIOLENT, RISE, JUMP = "lr_high_update_ratio", "lr_violent_update_ratio", "lr_high_rise", "lr_high_jump"
 BLOWN_UP = 30.0  # times where it began: updates need not have been measured
 EARLY = 30
+MARGIN = 0.5  # of where it began: the most that scatter is allowed for, which is without bound where a loss blows up
 LARGE_RATE = 1e-5  # below this a rate is not what makes a loss blow up
 
 
@@ -36,7 +37,7 @@ def judge(window: Window, say: Say) -> None:
     if len(rates) and not np.nanmax(rates) > LARGE_RATE:
         raise Skip("the learning rate is tiny")
     ratio = _largest_update(window)
-    rise = (seen.now - 3 * seen.noise / np.sqrt(len(seen.values))) / seen.reference
+    rise = (seen.now - min(seen.noise, MARGIN * seen.reference)) / seen.reference
     large = say.measure("largest update, of the weights (median over layers)", ratio, RATIO)
     rose = say.measure("loss, of where it began or of a constant prediction's", rise, RISE)
     jumped = say.measure("highest level of the first losses, of where it began", _jump(seen), JUMP)

@@ -13,7 +13,8 @@ from nbdebug.records.commands import Changes, Rerun, StartPoint
 from nbdebug.records.findings import Cause, Picture, PictureKind, Remedy, Severity
 from nbdebug.records.frames import Floats
 
-RISE, STEADY, GAP, UNLEARNT = "overfit_rise", "overfit_steadiness", "overfit_gap", "overfit_unlearnt"
+RISE, STEADY, LEARNT = "overfit_rise", "overfit_steadiness", "overfit_learnt"
+GAP, UNLEARNT = "overfit_gap", "overfit_unlearnt"
 FEWEST = 5
 MOST = 60  # evaluations; more are judged by medians of stretches
 
@@ -37,17 +38,20 @@ def judge(window: Window, say: Say) -> None:
         "validation loss, of a constant prediction's or of the first", float(np.median(val[-3:])) / scale, UNLEARNT
     )
     stays = slope(val[-max(FEWEST, len(val) // 2) :]) >= -0.01 * scale / len(val)
-    if (rose and steady and falls and train[-1] < val[-1]) or (gap and bad and stays):
+    learnt = say.measure(
+        "training loss, of a constant prediction's or of the first", float(train[-1]) / scale, LEARNT, above=False
+    )
+    if (rose and steady and falls and learnt and train[-1] < val[-1]) or (gap and bad and stays):
         _tell(window, train, val, at, best, say)
 
 
 def _by_evaluation(window: Window) -> tuple[Floats, Floats, Floats]:
-    """The median training loss up to each evaluation, the validation loss, and the step."""
+    """The mean training loss up to each evaluation, the validation loss, and the step."""
     curve, losses = window.validation.since(window.since_change), window.loss
     edges = np.searchsorted(losses.steps, np.append(window.since_change, curve.steps), side="right")
     widths = np.diff(edges)
     train = np.array(
-        [np.median(losses.values[b - max(w, 1) : b]) if b else np.nan for b, w in zip(edges[1:], widths, strict=True)]
+        [np.mean(losses.values[b - max(w, 1) : b]) if b else np.nan for b, w in zip(edges[1:], widths, strict=True)]
     )
     kept = np.isfinite(curve.values) & np.isfinite(train)
     train, val, at = train[kept], curve.values[kept], curve.steps[kept].astype(float)
@@ -99,6 +103,7 @@ CHECK = LiveCheck(
     parameters=(
         Parameter(RISE, 0.15, "rise of the validation loss since its best, of that"),
         Parameter(STEADY, 0.5, "steadiness of that rise: 1 where each evaluation is worse than all before", 0.0, 1.0),
+        Parameter(LEARNT, 0.8, "training loss, of a constant prediction's, for something to be learnt at all"),
         Parameter(GAP, 0.2, "training loss, of the validation loss, that is learnt by heart", 0.0, 1.0),
         Parameter(UNLEARNT, 0.5, "validation loss, of a constant prediction's, that is bad"),
     ),

@@ -1,0 +1,223 @@
+"""Trying a finding's remedy on a branch, and going on with it: by method and for the cards' buttons. Any thread."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import get_args
+
+from nbdebug.debugger_compare import Comparer
+from nbdebug.debugger_excursion import ask, excursion
+from nbdebug.debugger_preflight import Preflight
+from nbdebug.records.checks import Report
+from nbdebug.records.commands import (
+    ApplyRemedy,
+    Checkout,
+    Command,
+    EditRun,
+    Outcome,
+    Refit,
+    Reinitialize,
+    Rerun,
+    Rewind,
+    SetKnobs,
+    Start,
+    TryRemedy,
+)
+from nbdebug.records.comparison import Comparison, Verdict
+from nbdebug.records.errors import CommandError, collect
+from nbdebug.records.findings import Cause, Finding, Remedy
+from nbdebug.records.status import State
+from nbdebug.training.mailbox import Reservation
+
+ABLE = (SetKnobs, Reinitialize, *get_args(Refit))
+FEWEST_STEPS, MOST_STEPS = 40, 300
+SEEDS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What came of a remedy: the branch ``run`` that has it, beside the same steps without, and the verdict.
+
+    ``rung`` is its place among the finding's remedies that the debugger can do.
+    """
+
+    finding: Finding
+    remedy: Remedy
+    rung: int
+    run: str
+    comparison: Comparison
+
+    @property
+    def helped(self) -> bool:
+        """Whether the branch is better by more than luck explains."""
+        return self.comparison.verdict is Verdict.BETTER
+
+    def __str__(self) -> str:
+        return f"{self.finding.title}: {self.remedy.text}\n{self.comparison}"
+
+
+class Remedies(Preflight):
+    """Remedies of findings."""
+
+    _comparer: Comparer
+
+    def try_remedy(
+        self, finding: Finding | str, *, rung: int = 0, start: int | None = None, steps: int | None = None
+    ) -> Proof:
+        """Train on from one place with a remedy and without, and compare; afterwards the model is where it was.
+
+        Args:
+            finding: one of :attr:`findings`, or its cause as text.
+            rung: the how-manieth of its remedies that the debugger can do itself; the next one if this does not help.
+            start: the step to go back to; without it the present one, or the very first for what is wrong from the
+                beginning.
+            steps: how many steps both sides take; an epoch's without it, from 40 to 300.
+
+        Raises:
+            ConfigurationError: there is no such finding, or none of its remedies is the debugger's to do.
+            CommandError: it was called off, or the place can't be come back to.
+        """
+        self._not_from_within("try_remedy")
+        meant, remedy = self._remedy(finding, rung)
+        command = TryRemedy(str(meant.cause), rung)
+        session = self._session
+        if start is not None and not 0 <= start <= session.status().last_step:
+            raise collect([f"start={start!r}: give a step of the run, from 0 to {session.status().last_step}"])
+        place = self._place(meant) if start is None else start
+        count = steps if steps is not None else self._steps()
+        try:
+            branch = self._branch(remedy, place, count)
+            made = self._comparer.compare(self._comparer.plan(*self._pair(branch), SEEDS))
+        except Exception as error:
+            self._tell_remedy(command, False, str(error) or type(error).__name__)
+            raise
+        proof = Proof(meant, remedy, rung, branch, made)
+        self._tell_remedy(command, True, f"{remedy.text} {made.sentence}")
+        return proof
+
+    def apply_remedy(self, proof: Proof | Finding | str, *, rung: int = 0) -> Outcome:
+        """Go on with a remedy: from the branch that proved it, or, without a proof, by doing it here and now.
+
+        Raises:
+            ConfigurationError: there is no such finding, or none of its remedies is the debugger's to do.
+            CommandError: the change was refused.
+        """
+        if isinstance(proof, Proof):
+            return self._ask_remedy(Checkout(proof.run))
+        _, remedy = self._remedy(proof, rung)
+        assert remedy.command is not None
+        return self._ask_remedy(remedy.command)
+
+    def diagnose(self, steps: int = 200, *, seconds: float | None = None) -> Report:
+        """All checks before training, then so many steps of it with the live checks; the report of both.
+
+        The model is trained by these steps. What the user's code raises meanwhile is among the findings.
+        """
+        report = self.preflight(seconds=seconds)
+        with suppress(CommandError):  # told as the outcome
+            ticket = self._session.post(Start(steps=steps))
+            ticket.wait()
+            self._session.wait(lambda state: state is not State.RUNNING)
+        results = (*report.results, *self._live_results())
+        status = self._session.status()
+        return Report(results, self.findings, status.run, status.step, report.seconds, report.notes, report.batch)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _remedy(self, finding: Finding | str, rung: int) -> tuple[Finding, Remedy]:
+        """The finding, and the remedy at this rung of those that are commands."""
+        if isinstance(finding, str):
+            known = [each for each in self.findings if each.cause == finding]
+            if not known:
+                there = ", ".join(dict.fromkeys(str(each.cause) for each in self.findings)) or "none"
+                raise collect([f"there is no finding of the cause {finding!r}; there are: {there}"])
+            finding = known[0]
+        able = [each for each in finding.remedies if isinstance(each.command, ABLE)]
+        if not able:
+            words = finding.remedies[0].text if finding.remedies else "nothing is known that would"
+            raise collect([f"{finding.cause}: only you can mend this. {words}"])
+        if isinstance(rung, bool) or not 0 <= rung < len(able):
+            raise collect([f"rung={rung!r}: {finding.cause} has {len(able)} remedies to try, counted from 0"])
+        return finding, able[rung]
+
+    def _place(self, finding: Finding) -> int:
+        """Where to part: the beginning, for what is wrong from the first steps on; else here."""
+        from_the_start = finding.cause in FROM_THE_START or finding.step <= FEWEST_STEPS
+        return 0 if from_the_start else self._session.loop.step
+
+    def _steps(self) -> int:
+        length = self._session.loop.cursor.batches or FEWEST_STEPS
+        return max(FEWEST_STEPS, min(length, MOST_STEPS))
+
+    def _branch(self, remedy: Remedy, place: int, steps: int) -> str:
+        """The run that has the remedy."""
+        session = self._session
+        assert remedy.command is not None
+        with session.reserved(f"trying: {remedy.text}") as hold, excursion(session, hold, "(before trying a remedy)"):
+            self._part(remedy.command, place, steps, hold)
+            self._settle(hold)
+            branch = session.timeline.current
+            if session.state is State.FAILED and session.failure is not None:
+                raise session.failure.exception
+            ask(session, EditRun(branch, title=remedy.text[:60]), hold)
+        return branch
+
+    def _part(self, command: Command, place: int, steps: int, hold: Reservation) -> None:
+        """Set out on a branch with this change."""
+        session = self._session
+        if isinstance(command, SetKnobs):
+            ask(session, Rerun(place, None, steps, command.changes), hold)
+            return
+        last = session.status().last_step
+        if not last:
+            raise CommandError("train a step first: there is nothing yet that a branch could leave")
+        ask(session, Rewind(min(place, last - 1)), hold)
+        self._settle(hold)
+        ask(session, command, hold)
+        ask(session, Start(steps=steps), hold)
+
+    def _pair(self, branch: str) -> tuple[str, str]:
+        parent = self._session.timeline.runs[branch].parent
+        if parent is None:
+            raise CommandError("the remedy made no branch: nothing was trained on from there before")
+        return parent, branch
+
+    def _settle(self, hold: Reservation) -> None:
+        self._session.wait(lambda state: state not in (State.RUNNING, State.REWINDING))
+        if hold.cancelled:
+            raise CommandError("called off; the model is where it was")
+
+    def _ask_remedy(self, command: Command) -> Outcome:
+        outcome = self._session.post(command).wait()
+        if outcome is None or not outcome.ok:
+            raise CommandError(outcome.text if outcome else "closed before it was done")
+        return outcome
+
+    def _tell_remedy(self, command: Command, ok: bool, text: str) -> None:
+        session = self._session
+        self._journal.record_outcome(Outcome(command, session.timeline.current, session.loop.step, ok, text))
+
+    def _remedy_aside(self, command: TryRemedy | ApplyRemedy) -> None:
+        """What a card's button asks for: on a thread of its own, since it waits."""
+
+        def work() -> None:
+            try:
+                if isinstance(command, TryRemedy):
+                    self.try_remedy(command.cause, rung=command.rung)
+                else:
+                    self.apply_remedy(command.cause, rung=command.rung)
+            except Exception as error:  # told as the outcome; the thread is nobody's who could hear it
+                self._tell_remedy(command, False, str(error))
+
+        threading.Thread(target=work, name="nbdebug remedy", daemon=True).start()
+
+
+FROM_THE_START = frozenset(
+    {
+        *(Cause.BAD_INITIALIZATION, Cause.SYMMETRIC_INITIALIZATION, Cause.FROZEN_PARAMETERS, Cause.DEAD_RELU),
+        *(Cause.OUTPUT_ACTIVATION_MISMATCH, Cause.SOFTMAX_BEFORE_CROSS_ENTROPY, Cause.MISSING_NONLINEARITY),
+        *(Cause.LR_TOO_HIGH, Cause.LOSS_DIVERGENCE, Cause.EXPLODING_GRADIENT),
+    }
+)
