@@ -118,6 +118,7 @@ class Debugger(Steering, Keeping, Stopping, Refitting, Owning, Searching, RateFi
         self._journal.begin_run(self._session.timeline.runs[self._session.timeline.current])
         self.current = Current(session)
         self._init_layers = redrawable(model)
+        self._proofs = {}
         self._dashboard = Dashboard(self._view, self._post)
         if trouble:
             self._report_journal_trouble(trouble)

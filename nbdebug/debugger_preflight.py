@@ -121,6 +121,8 @@ class Preflight:
 
     def _live_results(self) -> tuple[CheckResult, ...]:
         """What live checks last came to, on the run that the model holds."""
+        if self._session.is_reserved:  # by a comparison, say, whose reruns are no news of this run
+            return ()
         examiner = self._session.stepper.examiner
         return examiner.results(self._session.timeline.current) if isinstance(examiner, LiveExaminer) else ()
 

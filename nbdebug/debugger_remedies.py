@@ -16,9 +16,8 @@ from nbdebug.records.commands import (
     Checkout,
     Command,
     EditRun,
+    Mendable,
     Outcome,
-    Refit,
-    Reinitialize,
     Rerun,
     Rewind,
     SetKnobs,
@@ -31,7 +30,7 @@ from nbdebug.records.findings import Cause, Finding, Remedy
 from nbdebug.records.status import State
 from nbdebug.training.mailbox import Reservation
 
-ABLE = (SetKnobs, Reinitialize, *get_args(Refit))
+ABLE = get_args(Mendable)
 FEWEST_STEPS, MOST_STEPS = 40, 300
 SEEDS = 4
 
@@ -62,6 +61,7 @@ class Remedies(Preflight):
     """Remedies of findings."""
 
     _comparer: Comparer
+    _proofs: dict[tuple[str, int], Proof]
 
     def try_remedy(
         self, finding: Finding | str, *, rung: int = 0, start: int | None = None, steps: int | None = None
@@ -94,7 +94,8 @@ class Remedies(Preflight):
             self._tell_remedy(command, False, str(error) or type(error).__name__)
             raise
         proof = Proof(meant, remedy, rung, branch, made)
-        self._tell_remedy(command, True, f"{remedy.text} {made.sentence}")
+        self._proofs[str(meant.cause), rung] = proof
+        self._tell_remedy(command, True, made.sentence)
         return proof
 
     def apply_remedy(self, proof: Proof | Finding | str, *, rung: int = 0) -> Outcome:
@@ -161,7 +162,7 @@ class Remedies(Preflight):
             branch = session.timeline.current
             if session.state is State.FAILED and session.failure is not None:
                 raise session.failure.exception
-            ask(session, EditRun(branch, title=remedy.text[:60]), hold)
+            ask(session, EditRun(branch, title=remedy.text[:60].rstrip(".")), hold)
         return branch
 
     def _part(self, command: Command, place: int, steps: int, hold: Reservation) -> None:
@@ -199,15 +200,24 @@ class Remedies(Preflight):
         session = self._session
         self._journal.record_outcome(Outcome(command, session.timeline.current, session.loop.step, ok, text))
 
+    def _apply_aside(self, command: ApplyRemedy) -> None:
+        proof = self._proofs.get((command.cause, command.rung))
+        proven = proof is not None and proof.helped and proof.run in self._session.timeline.runs
+        outcome = self.apply_remedy(proof if proof is not None and proven else command.cause, rung=command.rung)
+        self._tell_remedy(command, True, outcome.text)
+
     def _remedy_aside(self, command: TryRemedy | ApplyRemedy) -> None:
-        """What a card's button asks for: on a thread of its own, since it waits."""
+        """What a card's button asks for: on a thread of its own, since it waits.
+
+        A remedy that was proven is gone on with from its branch.
+        """
 
         def work() -> None:
             try:
                 if isinstance(command, TryRemedy):
                     self.try_remedy(command.cause, rung=command.rung)
                 else:
-                    self.apply_remedy(command.cause, rung=command.rung)
+                    self._apply_aside(command)
             except Exception as error:  # told as the outcome; the thread is nobody's who could hear it
                 self._tell_remedy(command, False, str(error))
 

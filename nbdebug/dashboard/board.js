@@ -1,7 +1,8 @@
 // The view itself, and the cards of findings. Last of the files board*.js: it makes the others' parts, and exports.
 
 class Findings {
-  constructor() {
+  constructor(command) {
+    this.command = command;
     this.summary = h("span", { class: "nbd-read" });
     this.cards = h("div", { class: "nbd-cards" });
     this.node = h("section", { class: "nbd-panel nbd-findings", "aria-label": "Findings" },
@@ -20,13 +21,13 @@ class Findings {
     this.cards.replaceChildren(...(all.length ? [...all.slice(0, first), ...folded] : [h("p", { class: "nbd-calm" }, "Nothing to report.")]));
   }
 
-  card({ severity, title, why, detail, where, origin, layers, evidence, pictures, remedies, code, source, sure, folded }) {
+  card({ severity, title, why, detail, where, origin, layers, evidence, pictures, remedies, code, source, sure, folded, cause }) {
     const more = evidence.length || pictures.length || source;
     return h("article", { class: `nbd-card nbd-${severity}` },
       h("div", { class: "nbd-card-head" }, h("b", {}, title), h("span", { class: "nbd-severity" }, severity)),
       h("p", {}, why), h("p", { class: "nbd-where" }, [where, layers, sure].filter(Boolean).join(" · ")), origin ? originNode(origin) : null,
       code ? codeNode({ ...code, label: "", function: "" }) : null,
-      remedies.length ? remediesNode(remedies) : null,
+      remedies.length ? remediesNode(remedies, cause, this.command) : null,
       folded.length ? h("p", { class: "nbd-folded" }, `Explains: ${folded.join(", ")}`) : null,
       more ? h("details", {}, h("summary", {}, "Evidence"), ...pictures.map(pictureNode), evidence.length ? evidenceNode(evidence) : null, source ? h("p", { class: "nbd-folded" }, source) : null) : null,
       detail ? h("details", {}, h("summary", {}, "Detail"), h("pre", { tabindex: "0" }, detail)) : null);
@@ -52,7 +53,7 @@ class Board {
     this.search = new Search(command);
     this.checks = new Checks(command);
     this.change = new Change(command);
-    this.findings = new Findings();
+    this.findings = new Findings(command);
     this.runs = new Runs(command, (run, drawn) => { if (!this.closed) this.send("overlay", { run, drawn }); });
     this.snapshots = new Snapshots(command);
     this.runs.node.append(this.snapshots.node);

@@ -49,8 +49,13 @@ function evidenceNode(rows) {
     h("th", { scope: "row" }, name), h("td", { class: bad ? "nbd-lit" : "" }, value), h("td", { class: "nbd-mute", title: parameter ? `parameter ${parameter}` : undefined }, limit)))));
 }
 
-function remediesNode(remedies) {
-  return h("ol", { class: "nbd-remedies", "aria-label": "Remedies" }, ...remedies.map(({ text, code }) => h("li", {}, text, code ? h("pre", { tabindex: "0" }, code) : null)));
+// What the debugger can do itself has a button to try it on a branch, and one to do it here and now.
+function remediesNode(remedies, cause, command) {
+  const act = (name, rung) => guarded(() => command(name, { cause, rung }));
+  const buttons = (text, rung) => h("span", { class: "nbd-remedy-buttons" },
+    h("button", { type: "button", "aria-label": `Try it: ${text}`, title: "train on a branch with it and without, and compare; the model stays where it is", onclick: act("try_remedy", rung) }, "Try it"),
+    h("button", { type: "button", "aria-label": `Apply: ${text}`, title: "from the next step on", onclick: act("apply_remedy", rung) }, "Apply"));
+  return h("ol", { class: "nbd-remedies", "aria-label": "Remedies" }, ...remedies.map(({ text, code, rung }) => h("li", {}, text, rung >= 0 ? buttons(text, rung) : null, code ? h("pre", { tabindex: "0" }, code) : null)));
 }
 
 // --- small pictures: bars, lines, or a matrix of shades

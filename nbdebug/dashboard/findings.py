@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, get_args
 
 from nbdebug.dashboard import checks, origin, words
 from nbdebug.dashboard.figures.panel import Json
+from nbdebug.records.commands import Mendable
 from nbdebug.records.findings import Finding, Picture, Remedy, Severity
 from nbdebug.records.stops import CodeLine
 
@@ -57,7 +58,8 @@ def _card(finding: Finding, titles: Mapping[str, str]) -> Json:
         "layers": _layers(finding.layers),
         "evidence": [checks.evidence(each) for each in finding.evidence],
         "pictures": [_picture(each) for each in finding.pictures],
-        "remedies": [_remedy(each) for each in finding.remedies],
+        "remedies": _remedies(finding.remedies),
+        "cause": str(finding.cause),
         "code": _code(finding.line),
         "source": finding.source,
         "sure": _sureness(finding),
@@ -77,8 +79,13 @@ def _layers(layers: Sequence[str]) -> str:
     return f"{head} {', '.join([*named, *more])}" if layers else ""
 
 
-def _remedy(remedy: Remedy) -> Json:
-    return {"text": remedy.text, "code": remedy.code}
+def _remedies(remedies: Sequence[Remedy]) -> Json:
+    """With the rung of those that the debugger can do, -1 for what only the user can."""
+    able = [isinstance(each.command, get_args(Mendable)) for each in remedies]
+    return [
+        {"text": each.text, "code": each.code, "rung": sum(able[:place]) if able[place] else -1}
+        for place, each in enumerate(remedies)
+    ]
 
 
 def _code(line: CodeLine | None) -> Json:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from nbdebug.records.commands import (
     AddBreakpoint,
+    ApplyRemedy,
     Changes,
     Checkout,
     Clip,
@@ -45,6 +46,7 @@ from nbdebug.records.commands import (
     SwapActivations,
     SwapOptimizer,
     TakeSnapshot,
+    TryRemedy,
     Undo,
 )
 from nbdebug.records.errors import ConfigurationError
@@ -75,6 +77,7 @@ MOST_KNOBS = 32
 MORE_NUMBERS = ("batch_size", "accumulate", "label_smoothing", "gradient_noise", "loss_weights")
 MOST_VALUES = 500
 MOST_TRIALS = 500
+MOST_RUNGS = 100
 
 
 class GarbledError(ValueError):
@@ -320,6 +323,8 @@ _MAKERS: Mapping[str, Callable[[Mapping[Any, Any]], Command]] = {
     "resume": lambda _: Resume(),
     "step": lambda _: Step(),
     "preflight": lambda _: RunPreflight(),
+    "try_remedy": lambda message: TryRemedy(_name(message, "cause"), _whole(message, "rung", 0, MOST_RUNGS)),
+    "apply_remedy": lambda message: ApplyRemedy(_name(message, "cause"), _whole(message, "rung", 0, MOST_RUNGS)),
     "epoch": lambda _: Start(epochs=1),
     "stop": lambda _: Stop(),
     "skip": lambda _: Skip(),

@@ -352,6 +352,9 @@ class Reinitialize:
     keep_optimizer_state: bool = False
 
 
+Mendable = SetKnobs | Reinitialize | Refit  # what a remedy may ask for
+
+
 @dataclass(frozen=True, slots=True)
 class Rerun:
     """Go back to ``start``, apply the changes, and train on a branch.

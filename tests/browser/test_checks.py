@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nbdebug import Debugger, Trainer
 from nbdebug.checks.preflight import registry
+from nbdebug.records.commands import ApplyRemedy, TryRemedy
 from tests.browser.bare_page import BarePage
 from tests.browser.dashboard_page import SETUP, DashboardPage
 from tests.harness.notebook_page import Notebooks
@@ -127,3 +128,26 @@ def test_in_jupyterlab_the_card_is_there_before_the_first_epoch_ends_and_stays_o
     notebook.reload()
     board.show()
     expect(board.root.locator(".nbd-card").first).to_contain_text("A softmax before cross entropy")
+
+
+def test_a_remedy_is_tried_by_a_press_and_gone_on_with(browser: Browser) -> None:
+    torch.manual_seed(0)
+    model, data = table()
+    trainer = Trainer(torch.optim.SGD(model.parameters(), 0.1), F.cross_entropy, DataLoader(data, 16, shuffle=True))
+    case = Debugger(model, trainer, journal=None)
+    case.set(clip_norm=1e-4)
+    case.run(epochs=8)
+    assert case.findings[0].cause == "gradient_clip_too_low"
+    with on_page(browser, case) as page:
+        card = page.root.locator(".nbd-card").first
+        card.get_by_role("button", name="Try it: Clip at the 90th percentile").first.click()
+        page.until(lambda: any(isinstance(each.command, TryRemedy) for each in case.outcomes), waiting_for="the trial")
+        assert case.outcomes[-1].ok, case.outcomes[-1].text
+        assert case.status.run == "main"
+        page.until(lambda: len(case.runs) > 1 and not case.status.activity, waiting_for="the branch")
+        page.pump(0.5)
+        card.get_by_role("button", name="Apply: Clip at the 90th percentile").first.click()
+        page.until(lambda: any(isinstance(each.command, ApplyRemedy) for each in case.outcomes), waiting_for="it")
+        page.until(lambda: case.status.run != "main", waiting_for="the branch to be in the model")
+    assert page.errors == []
+    case.close()

@@ -29,7 +29,11 @@ class Checkpointed(nn.Module):
         return self.head(checkpoint(self.body, self.stem(x), **self.options))
 
 
-CHECKPOINTED = {"seen": "stem body.0 body.1 body.3 head", "learning": "stem body.0 body.3 head"}
+CHECKPOINTED = {
+    "seen": "stem body.0 body.1 body.3 head",
+    "learning": "stem body.0 body.3 head",
+    "findings": ("Nothing nonlinear between two layers",),  # stem and body.0
+}
 
 
 @KINDS.add("checkpointing, reentrant", **CHECKPOINTED)
@@ -235,7 +239,12 @@ def _() -> Case:
     return Case(model, adam(model), vectors())
 
 
-@KINDS.add("group and instance norm", seen="0 1 2 3 4 7", learning="0 1 3 4 7")
+@KINDS.add(
+    "group and instance norm",
+    seen="0 1 2 3 4 7",
+    learning="0 1 3 4 7",
+    findings=("The signal fades from layer to layer",),  # the mean of what an instance norm puts out is 0
+)
 def _() -> Case:
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.SiLU(), nn.Conv2d(4, 4, 3),

@@ -255,7 +255,7 @@ def _() -> Case:
     return by_hand(model, step, optimizer=optimizers)
 
 
-@KINDS.add("thawed and frozen along the way", **MLP)
+@KINDS.add("thawed and frozen along the way", **MLP, findings=("Layers are frozen at random weights",))
 def _() -> Case:
     calls = 0
 

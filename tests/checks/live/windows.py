@@ -65,6 +65,8 @@ def window(
     if lr is not None:
         found["lr"] = curve(np.broadcast_to(np.asarray(lr, dtype=float), (count,)))
     found |= {key: each if isinstance(each, Curve) else curve(each) for key, each in (curves or {}).items()}
-    made = {key: each if isinstance(each, Track) else track(each, layers=layers) for key, each in (tracks or {}).items()}
+    made = {
+        key: each if isinstance(each, Track) else track(each, layers=layers) for key, each in (tracks or {}).items()
+    }
     defaults: dict[str, Any] = {"layers": layers, "optimizers": ("SGD",), "epoch_length": every, "goal": 2 * count}
     return Window("run", count, count // every, found, made, Facts(**{**defaults, **facts}), changed)

@@ -69,6 +69,8 @@ def _by_hand(window: Window, norms: Floats, say: Say) -> None:
     low, high = np.quantile(norms, [0.05, 0.95])
     same = say.measure("spread of the gradient's norm, of itself", (high - low) / usual, SPREAD, above=False)
     seen = course(window, 40)
+    if seen.noise <= 10 * say.limit(SPREAD) * abs(seen.now):
+        raise Skip("all steps are alike, so that their gradients may well be")
     still = say.measure("share of the loss that is gone", seen.fallen, FALLEN, above=False)
     if same and still and not seen.has_learnt:
         say.find(

@@ -18,10 +18,10 @@ SETTLING = 20  # steps in which a scaler may look for its scale
 
 def judge(window: Window, say: Say) -> None:
     """The scale now, and the share of the latest updates that were left out."""
-    scales = window.curve("loss_scale")
+    scales = window.curve("loss_scale").since(window.since_change)
     if not len(scales):
         raise Skip("there is no gradient scaler")
-    flags = window.curve("skipped_updates").since(SETTLING).last(RECENT)
+    flags = window.curve("skipped_updates").since(window.since_change + SETTLING).last(RECENT)
     share = float(np.mean(flags > 0)) if len(flags) else 0.0
     low = say.measure("scale of the loss", float(scales.values[-1]), SCALE, above=False)
     often = say.measure("share of the latest updates left out", share, SKIPPED)

@@ -57,7 +57,7 @@ def _stays(window: Window, seen: Course, say: Say) -> None:
     long = say.measure("steps so far", steps, FLAT)
     half = seen.values[len(seen.values) // 2 :]
     middle = len(half) // 2
-    falls = np.median(half[:middle]) - np.median(half[middle:]) > 2 * seen.noise / np.sqrt(max(middle, 1))
+    falls = np.median(half[:middle]) - np.median(half[middle:]) > 4 * seen.noise / np.sqrt(max(middle, 1))
     if still and long and not falls:
         known = np.isfinite(seen.baseline)
         beside = f" A constant prediction would have {seen.baseline:.3g}." if known else ""

@@ -1,4 +1,4 @@
-"""The learning rate is too low: nearly all layers change by a hundred-thousandth of their weights or less a step.
+"""The learning rate is too low: all layers change by a hundred-thousandth of their weights or less a step.
 
 Only where the rate itself is tiny, and neither a warm-up nor a schedule made it so: tiny gradients have other causes.
 """
@@ -25,19 +25,19 @@ HEALTHY = 1e-3
 
 
 def judge(window: Window, say: Say) -> None:
-    """Updates of all layers but the busiest tenth, beside the weights; how far the loss came; the rate."""
+    """Updates of the busiest layer, beside its weights; how far the loss came; the rate."""
     _gates(window)
     rates = window.curve("lr").values
     rate = float(rates[-1])
     seen = course(window, 30)
     updates = tracked(window, Signal.UPDATE_RATIO, 1)
-    busiest = quantiles(updates.high, 0.9)
+    busiest = quantiles(updates.high, 1.0)
     busiest = busiest[np.isfinite(busiest) & (busiest > 0)]
     if not len(busiest):
         raise Skip("no layer was changed by an update")
     ratio = float(busiest.max())
     plain = 1.0 if any(kind in each for each in window.facts.optimizers for kind in ADAPTIVE) else PLAIN_TIMES
-    tiny = say.measure("update of the busiest layers, of their weights", ratio, RATIO, above=False)
+    tiny = say.measure("update of the busiest layer, of its weights", ratio, RATIO, above=False)
     low = say.measure("learning rate, of what is usual for the optimizer", rate / plain, RATE, above=False)
     still = say.measure("share of the loss that is gone", seen.fallen, FALLEN, above=False)
     if tiny and low and still and not seen.has_learnt:
@@ -67,7 +67,7 @@ def _tell(window: Window, rate: float, ratio: float, say: Say) -> None:
         Cause.LR_TOO_LOW,
         Severity.WARNING,
         "The learning rate is too low",
-        f"At a rate of {rate:.3g} even the busiest layers change by {ratio:.1g} of their weights in a step, where a "
+        f"At a rate of {rate:.3g} even the busiest layer changes by {ratio:.1g} of its weights in a step, where a "
         f"thousandth is usual, and after {window.step - window.since_change} steps the loss is where it began.",
         confidence=0.9,
         remedies=tuple(remedies),
@@ -82,7 +82,7 @@ CHECK = LiveCheck(
     curves=("loss/train", "lr"),
     signals=(Signal.UPDATE_RATIO,),
     parameters=(
-        Parameter(RATIO, 1e-5, "update of the busiest layers, of their weights, that is too small"),
+        Parameter(RATIO, 1e-5, "update of the busiest layer, of its weights, that is too small"),
         Parameter(RATE, 1.1e-5, "learning rate that is low for Adam; plain SGD's is a hundred times that"),
         Parameter(FALLEN, 0.1, "share of the loss that must be gone", -1.0, 1.0),
     ),

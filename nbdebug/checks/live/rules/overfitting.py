@@ -16,6 +16,7 @@ from nbdebug.records.frames import Floats
 RISE, STEADY, LEARNT = "overfit_rise", "overfit_steadiness", "overfit_learnt"
 GAP, UNLEARNT = "overfit_gap", "overfit_unlearnt"
 FEWEST = 5
+STILL = 0.05  # of a constant prediction's loss, that a bad validation loss may still fall by
 MOST = 60  # evaluations; more are judged by medians of stretches
 
 
@@ -24,7 +25,10 @@ def judge(window: Window, say: Say) -> None:
     train, val, at = _by_evaluation(window)
     if len(val) < FEWEST or val.min() < 0 or train.min() < 0:
         raise Skip(f"fewer than {FEWEST} evaluations, or losses have no fixed zero")
-    scale = window.facts.baseline if np.isfinite(window.facts.baseline) else float(val[0])
+    known = np.isfinite(window.facts.baseline) and window.facts.baseline > 0
+    scale = window.facts.baseline if known else float(val[0])
+    if scale <= 0 or np.median(val[-3:]) <= 0:
+        raise Skip("the loss is zero")
     best = int(np.argmin(val))
     since, noise = val[best:], scatter(val)
     rise = (float(np.median(val[-3:])) - val[best] - 2 * noise) / max(val[best], 0.1 * scale)
@@ -37,7 +41,8 @@ def judge(window: Window, say: Say) -> None:
     bad = say.measure(
         "validation loss, of a constant prediction's or of the first", float(np.median(val[-3:])) / scale, UNLEARNT
     )
-    stays = slope(val[-max(FEWEST, len(val) // 2) :]) >= -0.01 * scale / len(val)
+    half = val[-max(FEWEST, len(val) // 2) :]
+    stays = slope(half) * len(half) > -STILL * scale - 2 * noise
     learnt = say.measure(
         "training loss, of a constant prediction's or of the first", float(train[-1]) / scale, LEARNT, above=False
     )

@@ -14,8 +14,9 @@ from nbdebug.records.findings import Cause, Picture, PictureKind, Remedy, Severi
 from nbdebug.records.frames import Floats
 
 EXPLAINED, RUNS, SIZE = "period_explained", "period_runs", "period_size"
-EPOCHS = 4
+EPOCHS = 3
 FEWEST = 6  # batches an epoch
+SLIGHT = 0.02  # of the level: a swing that is not worth a word
 
 
 def judge(window: Window, say: Say) -> None:
@@ -26,7 +27,7 @@ def judge(window: Window, say: Say) -> None:
     seen = course(window, EPOCHS * length)
     if not is_whole(seen.steps) or seen.start <= 0:
         raise Skip("not every loss was kept")
-    table = _folded(*_without_trend(seen.steps, seen.values, length), length)
+    table = _level(_folded(*_without_trend(seen.steps, seen.values, length), length))
     shape = np.mean(table, axis=0)
     spread = float(np.mean(table**2))
     # Chance alone gives the mean of EPOCHS rows a share of one over their number.
@@ -35,10 +36,9 @@ def judge(window: Window, say: Say) -> None:
     runs = float(np.mean(shape[1:] * shape[:-1]) / np.mean(shape**2)) if np.any(shape) else 0.0
     periodic = say.measure("share of the loss's variation that the place in the epoch explains", share, EXPLAINED)
     in_runs = say.measure("likeness of neighbouring places", runs, RUNS)
-    large = say.measure(
-        "swing of the loss within an epoch, of its level", float(np.std(shape)) / max(abs(seen.now), 1e-12), SIZE
-    )
-    if periodic and in_runs:
+    size = float(np.std(shape)) / max(abs(seen.now), 1e-12)
+    large = say.measure("swing of the loss within an epoch, of its level", size, SIZE)
+    if periodic and in_runs and size > SLIGHT:
         _tell(shape, large and not seen.has_learnt, say)
 
 
@@ -59,6 +59,13 @@ def _folded(steps: NDArray[np.int64], values: Floats, length: int) -> Floats:
         raise Skip("too few whole epochs")
     start = (last - EPOCHS) * length + 1 - int(steps[0])
     return values[start : start + EPOCHS * length].reshape(EPOCHS, length)
+
+
+def _level(table: Floats) -> Floats:
+    """Each row without its mean and its slope."""
+    line = np.linspace(-1, 1, table.shape[1])
+    table = table - table.mean(axis=1, keepdims=True)
+    return table - (table @ line / (line @ line))[:, None] * line
 
 
 def _tell(shape: Floats, strong: bool, say: Say) -> None:
