@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 from nbdebug.records.commands import Checkout, Command, DropSnapshot, Outcome, Pause, Resume, TakeSnapshot
 from nbdebug.records.errors import CommandError
 from nbdebug.records.status import State
 from nbdebug.training.mailbox import Reservation
 from nbdebug.training.session import Session
+
+T = TypeVar("T")
+INTERRUPT_S = 30.0  # for the present step to end, and the model to be put back
 
 
 def ask(session: Session, command: Command, hold: Reservation) -> Outcome:
@@ -23,6 +28,26 @@ def ask(session: Session, command: Command, hold: Reservation) -> Outcome:
     if outcome is None or not outcome.ok:
         raise CommandError(outcome.text if outcome else "closed before it was done")
     return outcome
+
+
+def interruptibly(session: Session, what: str, work: Callable[[], T], hold: Reservation) -> T:
+    """Do something on the training thread; an interrupt of this one calls it off, and takes what there is then."""
+    found, done = list[T](), threading.Event()
+
+    def run() -> None:
+        try:
+            found.append(work())
+        finally:
+            done.set()
+
+    try:
+        session.call(what, run, hold)
+    except KeyboardInterrupt:
+        hold.cancelled = True
+        done.wait(INTERRUPT_S)
+        if not found:
+            raise
+    return found[0]
 
 
 @contextmanager

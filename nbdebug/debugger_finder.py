@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from nbdebug.debugger_excursion import interruptibly
 from nbdebug.journal.journal import Journal
 from nbdebug.records.commands import FindLr, Outcome
 from nbdebug.records.errors import collect
@@ -14,8 +15,6 @@ from nbdebug.tools import lr_finder, range_test
 from nbdebug.training.mailbox import Reservation
 from nbdebug.training.session import Session
 from nbdebug.training.thread_context import ThreadContext
-
-INTERRUPT_S = 30.0  # for the present step to end, and the model to be put back
 
 
 class RateFinding:
@@ -64,27 +63,17 @@ class RateFinding:
 
     def _test(self, command: FindLr, hold: Reservation) -> LrCurve:
         """On the training thread; an interrupt of this one ends it."""
-        session, found, done = self._session, list[LrCurve](), threading.Event()
+        session = self._session
 
         def tell(count: int, rate: float) -> None:
             hold.activity = f"{ACTIVITY}: step {count + 1} of {command.steps}, at {rate:.1e}"
 
         conduct = range_test.Conduct(ThreadContext.capture(), lambda: hold.cancelled or session.is_called_off, tell)
 
-        def test() -> None:
-            try:
-                found.append(range_test.run(session, float(command.low), float(command.high), command.steps, conduct))
-            finally:
-                done.set()
+        def test() -> LrCurve:
+            return range_test.run(session, float(command.low), float(command.high), command.steps, conduct)
 
-        try:
-            session.call("testing learning rates", test, hold)
-        except KeyboardInterrupt:
-            hold.cancelled = True
-            done.wait(INTERRUPT_S)
-            if not found:
-                raise
-        return found[0]
+        return interruptibly(session, "testing learning rates", test, hold)
 
     def _tell(self, command: FindLr, ok: bool, text: str) -> None:
         """On record: the outcome, and nothing of the test."""

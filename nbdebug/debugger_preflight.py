@@ -11,6 +11,7 @@ from nbdebug.checks.parameters import Parameters
 from nbdebug.checks.preflight import battery, registry
 from nbdebug.checks.preflight.onlooker import NoOnlooker, Onlooker
 from nbdebug.checks.ranking import ranked
+from nbdebug.debugger_excursion import interruptibly
 from nbdebug.debugger_live import LiveExaminer
 from nbdebug.journal.journal import Journal
 from nbdebug.records.checks import CheckOutcome, CheckResult, Report
@@ -24,7 +25,6 @@ from nbdebug.training.thread_context import ThreadContext
 from nbdebug.training.trainer import Trainer
 
 ACTIVITY = "checks before training"
-INTERRUPT_S = 30.0  # for the present step to end, and the model to be put back
 
 
 class Preflight:
@@ -142,8 +142,7 @@ class Preflight:
 
     def _check(self, command: RunPreflight, hold: Reservation) -> Report:
         """On the training thread; an interrupt of this one ends it."""
-        session, found, done = self._session, list[Report](), threading.Event()
-        context = ThreadContext.capture()
+        session, context = self._session, ThreadContext.capture()
         changed = {**self._changed_parameters}
         if command.seconds is not None:
             changed["preflight_seconds"] = float(command.seconds)
@@ -151,24 +150,13 @@ class Preflight:
         def tell(count: int, total: int, title: str) -> None:
             hold.activity = f"{ACTIVITY}: {count + 1} of {total}, {title}"
 
-        def check() -> None:
-            try:
-                report = battery.run(
-                    session, context, all_parameters(changed), skip=command.skip, tell=tell,
-                    called_off=lambda: hold.cancelled or session.is_called_off,
-                )  # fmt: skip
-                found.append(report)
-            finally:
-                done.set()
+        def check() -> Report:
+            return battery.run(
+                session, context, all_parameters(changed), skip=command.skip, tell=tell,
+                called_off=lambda: hold.cancelled or session.is_called_off,
+            )  # fmt: skip
 
-        try:
-            session.call(ACTIVITY, check, hold)
-        except KeyboardInterrupt:
-            hold.cancelled = True
-            done.wait(INTERRUPT_S)
-            if not found:
-                raise
-        return found[0]
+        return interruptibly(session, ACTIVITY, check, hold)
 
     def _tell_preflight(self, command: RunPreflight, ok: bool, text: str) -> None:
         session = self._session

@@ -277,9 +277,6 @@ def test_the_dashboard_shows_the_checklist_and_the_cards(case: Debugger) -> None
     json.dumps([shown, card], allow_nan=False)
 
 
-pytest_plugins = ["nbdebug.pytest_plugin"]
-
-
 def test_the_fixture_for_tests_of_ones_own(
     case: Debugger, sound: Debugger, assert_trainable: Callable[..., Report], tmp_path: Path
 ) -> None:

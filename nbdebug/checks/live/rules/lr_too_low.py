@@ -1,4 +1,4 @@
-"""The learning rate is too low: all layers change by a hundred-thousandth of their weights or less a step.
+"""The learning rate is too low: most layers change by a hundred-thousandth of their weights or less, none by much.
 
 Only where the rate itself is tiny, and neither a warm-up nor a schedule made it so: tiny gradients have other causes.
 """
@@ -17,7 +17,8 @@ from nbdebug.records.commands import Changes, FindLr, SetKnobs
 from nbdebug.records.findings import Cause, Remedy, Severity
 from nbdebug.records.signals import Signal
 
-RATIO, FALLEN, RATE = "lr_low_update_ratio", "lr_low_fallen", "lr_low_rate"
+RATIO, BUSIEST = "lr_low_update_ratio", "lr_low_busiest_ratio"
+FALLEN, RATE = "lr_low_fallen", "lr_low_rate"
 PLAIN_TIMES = 100.0  # plain SGD's rates lie this far above those of Adam and its kin
 ADAPTIVE = ("Adam", "RMSprop", "Adagrad", "Adadelta", "Adafactor", "Lion", "Rprop")
 OF_ITS_PEAK = 0.5  # the rate may lie this far below its highest: else a schedule made it small
@@ -25,19 +26,19 @@ HEALTHY = 1e-3
 
 
 def judge(window: Window, say: Say) -> None:
-    """Updates of the busiest layer, beside its weights; how far the loss came; the rate."""
+    """Updates beside the weights, of most layers and of the busiest; how far the loss came; the rate."""
     _gates(window)
     rates = window.curve("lr").values
     rate = float(rates[-1])
     seen = course(window, 30)
     updates = tracked(window, Signal.UPDATE_RATIO, 1)
-    busiest = quantiles(updates.high, 1.0)
-    busiest = busiest[np.isfinite(busiest) & (busiest > 0)]
-    if not len(busiest):
+    usual, busiest = (quantiles(updates.high, share) for share in (0.5, 1.0))
+    if not np.any(busiest > 0):
         raise Skip("no layer was changed by an update")
-    ratio = float(busiest.max())
+    ratio = float(np.nanmax(busiest))
     plain = 1.0 if any(kind in each for each in window.facts.optimizers for kind in ADAPTIVE) else PLAIN_TIMES
-    tiny = say.measure("update of the busiest layer, of its weights", ratio, RATIO, above=False)
+    tiny = say.measure("update of most layers, of their weights", float(np.nanmax(usual)), RATIO, above=False)
+    tiny &= say.measure("update of the busiest layer, of its weights", ratio, BUSIEST, above=False)
     low = say.measure("learning rate, of what is usual for the optimizer", rate / plain, RATE, above=False)
     still = say.measure("share of the loss that is gone", seen.fallen, FALLEN, above=False)
     if tiny and low and still and not seen.has_learnt:
@@ -82,7 +83,8 @@ CHECK = LiveCheck(
     curves=("loss/train", "lr"),
     signals=(Signal.UPDATE_RATIO,),
     parameters=(
-        Parameter(RATIO, 1e-5, "update of the busiest layer, of its weights, that is too small"),
+        Parameter(RATIO, 1e-5, "update of most layers, of their weights, that is too small"),
+        Parameter(BUSIEST, 1e-4, "update of the busiest layer, of its weights, that is too small"),
         Parameter(RATE, 1.1e-5, "learning rate that is low for Adam; plain SGD's is a hundred times that"),
         Parameter(FALLEN, 0.1, "share of the loss that must be gone", -1.0, 1.0),
     ),

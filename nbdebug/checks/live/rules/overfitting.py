@@ -16,7 +16,7 @@ from nbdebug.records.frames import Floats
 RISE, STEADY, LEARNT = "overfit_rise", "overfit_steadiness", "overfit_learnt"
 GAP, UNLEARNT = "overfit_gap", "overfit_unlearnt"
 FEWEST = 5
-STILL = 0.05  # of a constant prediction's loss, that a bad validation loss may still fall by
+STEADILY = 0.5  # Kendall's tau: a bad validation loss that falls like this may yet become good
 MOST = 60  # evaluations; more are judged by medians of stretches
 
 
@@ -38,11 +38,9 @@ def judge(window: Window, say: Say) -> None:
     gap = say.measure(
         "training loss, of the validation loss", float(np.median(train[-3:]) / np.median(val[-3:])), GAP, above=False
     )
-    bad = say.measure(
-        "validation loss, of a constant prediction's or of the first", float(np.median(val[-3:])) / scale, UNLEARNT
-    )
-    half = val[-max(FEWEST, len(val) // 2) :]
-    stays = slope(half) * len(half) > -STILL * scale - 2 * noise
+    least = float(val[-FEWEST:].min()) / scale
+    bad = say.measure("least of the latest validation losses, of a constant prediction's or the first", least, UNLEARNT)
+    stays = agreement(val[-max(FEWEST, len(val) // 2) :]) > -STEADILY
     learnt = say.measure(
         "training loss, of a constant prediction's or of the first", float(train[-1]) / scale, LEARNT, above=False
     )
@@ -110,7 +108,7 @@ CHECK = LiveCheck(
         Parameter(STEADY, 0.5, "steadiness of that rise: 1 where each evaluation is worse than all before", 0.0, 1.0),
         Parameter(LEARNT, 0.8, "training loss, of a constant prediction's, for something to be learnt at all"),
         Parameter(GAP, 0.2, "training loss, of the validation loss, that is learnt by heart", 0.0, 1.0),
-        Parameter(UNLEARNT, 0.5, "validation loss, of a constant prediction's, that is bad"),
+        Parameter(UNLEARNT, 0.45, "validation loss, of a constant prediction's, that is bad"),
     ),
     source="Prechelt 1998, Early stopping, but when?; slopes by Theil and Sen",
     steps=20,

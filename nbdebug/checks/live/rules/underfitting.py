@@ -74,7 +74,7 @@ CHECK = LiveCheck(
         Parameter(LEVEL, 0.6, "training loss, of a constant prediction's, that is high", 0.0),
         Parameter(STEPS, 150.0, "steps that a network may take to learn something"),
         Parameter(GAP, 1.15, "validation loss, of the training loss, that is as good"),
-        Parameter(NARROW, 3.0, "units that a hidden layer needs", 0.0),
+        Parameter(NARROW, 2.0, "units that a hidden layer needs", 0.0),
     ),
     source="Karpathy, A recipe for training neural networks: overfit first, then regularise",
     steps=100,
