@@ -16,6 +16,7 @@ from nbdebug.records.frames import Floats
 RISE, STEADY, LEARNT = "overfit_rise", "overfit_steadiness", "overfit_learnt"
 GAP, UNLEARNT = "overfit_gap", "overfit_unlearnt"
 FEWEST = 5
+SLIGHT = 0.5  # of a constant prediction's loss: a rise is held against no less
 STEADILY = 0.5  # Kendall's tau: a bad validation loss that falls like this may yet become good
 MOST = 60  # evaluations; more are judged by medians of stretches
 
@@ -31,7 +32,7 @@ def judge(window: Window, say: Say) -> None:
         raise Skip("the loss is zero")
     best = int(np.argmin(val))
     since, noise = val[best:], scatter(val)
-    rise = (float(np.median(val[-3:])) - val[best] - 2 * noise) / max(val[best], 0.1 * scale)
+    rise = (float(np.median(val[-3:])) - val[best] - 2 * noise) / max(val[best], SLIGHT * scale)
     rose = say.measure("rise of the validation loss since its best", rise, RISE)
     steady = say.measure("steadiness of that rise (Kendall)", agreement(since) if len(since) >= FEWEST else 0.0, STEADY)
     falls = slope(train[best:]) <= 0 if len(since) >= FEWEST else False
