@@ -19,6 +19,13 @@ def calls_compiled_code(trainer: Trainer) -> bool:
     return trainer.step is not None and any(is_compiled_function(value) for value in _reached((trainer.step,)))
 
 
+def compares_compiled(loss_fn: Any) -> bool:
+    """Whether the loss is compiled, or calls a function that is."""
+    if isinstance(loss_fn, nn.Module):
+        return any(has_compiled_code(part) for part in loss_fn.modules())
+    return any(is_compiled_function(value) or hasattr(value, "_orig_mod") for value in _reached((loss_fn,)))
+
+
 def has_compiled_code(module: nn.Module) -> bool:
     """Whether a module is compiled, or has a method that is, or its forward calls a function that is."""
     if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:

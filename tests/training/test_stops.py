@@ -44,9 +44,8 @@ def debugger(loader: Any, model: nn.Module | None = None, optimizer: Any = None,
     model = network() if model is None else model
     optimizer = torch.optim.Adam(model.parameters(), 1e-2) if optimizer is None else optimizer(model.parameters())
     journal = options.pop("journal", None)
-    return Debugger(
-        model, Trainer(optimizer, options.pop("loss_fn", F.cross_entropy), loader, **options), journal=journal
-    )
+    trainer = Trainer(optimizer, options.pop("loss_fn", F.cross_entropy), loader, **options)
+    return Debugger(model, trainer, journal=journal, checks=False)
 
 
 def poisoned(*places: int, count: int = 12) -> Batches:
@@ -138,7 +137,7 @@ def test_a_run_without_a_batch_is_that_of_a_loader_that_never_gave_it(name: str)
     reseed(11)
     setup = SETUPS[name]()
     reseed(12)
-    case = Debugger(setup.model, setup.trainer, journal=None)
+    case = Debugger(setup.model, setup.trainer, journal=None, checks=False)
     case.break_when(lambda values: False)
     for step in (1, 4):
         made = case.break_at(step=step)

@@ -30,7 +30,7 @@ def test_training_stops_at_a_fault_and_names_it(fault: Fault) -> None:
     def step(model: Any, batch: Any, loss_fn: Any, optimizer: Any) -> Any:
         return made.rerun()
 
-    case = Debugger(model, Trainer(optimizer, None, [made.batch] * 4, step=step), journal=None)
+    case = Debugger(model, Trainer(optimizer, None, [made.batch] * 4, step=step), journal=None, checks=False)
     case.run(steps=4)
     assert case.state is State.PAUSED, "it was not noticed"
     assert case.status.step <= 1
@@ -138,7 +138,7 @@ def test_healthy_runs_raise_nothing(name: str) -> None:
     build, data, loss_fn, lr = HEALTHY[name]
     torch.manual_seed(0)
     model = build()
-    case = Debugger(model, Trainer(torch.optim.SGD(model.parameters(), lr), loss_fn, data), journal=None)
+    case = Debugger(model, Trainer(torch.optim.SGD(model.parameters(), lr), loss_fn, data), journal=None, checks=False)
     case.run(epochs=3)
     assert (case.state, case.status.step, case.findings) == (State.IDLE, 30, ())
     case.close()

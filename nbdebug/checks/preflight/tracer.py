@@ -35,7 +35,7 @@ from nbdebug.probes.hooks import HookSet
 from nbdebug.tools.origin_frames import code_line, look_around
 from nbdebug.training.aside import copied
 from nbdebug.training.modules import Model, named_modules, named_parameters, roots
-from nbdebug.training.reach import calls_compiled_code, has_compiled_code
+from nbdebug.training.reach import calls_compiled_code, compares_compiled, has_compiled_code
 from nbdebug.training.trainer import Trainer
 from nbdebug.training.update import out_of_modes
 
@@ -67,7 +67,7 @@ FAST_IN_EVALUATION = (nn.MultiheadAttention, nn.TransformerEncoder, nn.Transform
 
 def can_trace_calls(model: Model, trainer: Trainer) -> bool:
     """Whether a function mode changes nothing here: not so for what takes another way where it is watched."""
-    if calls_compiled_code(trainer):
+    if calls_compiled_code(trainer) or compares_compiled(trainer.loss_fn):
         return False
     for module in named_modules(model).values():
         if isinstance(module, torch.jit.ScriptModule) or has_compiled_code(module):

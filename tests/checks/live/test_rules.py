@@ -262,12 +262,12 @@ CASES = (
     Case("underfitting", "another constant would do better: no matter of size", window(
         flat(300, 1.8), val=flat(15, 3.5), baseline=2.0, widths=NARROW)),
     # -- loss_sign_error
-    Case("loss_sign_error", "ever faster", window(-rising(100, 1.0, 20)), "loss_sign_error",
+    Case("loss_sign_error_live", "ever faster", window(-rising(100, 1.0, 20)), "loss_sign_error",
          Severity.CRITICAL),
-    Case("loss_sign_error", "from above zero", window(1.0 - 0.01 * np.arange(100.0) ** 2), "loss_sign_error"),
-    Case("loss_sign_error", "a density, ever slower", window(falling(200, 0.5, -9.0))),
-    Case("loss_sign_error", "a policy about zero", window(noise(200))),
-    Case("loss_sign_error", "falls", window(falling())),
+    Case("loss_sign_error_live", "from above zero", window(1.0 - 0.01 * np.arange(100.0) ** 2), "loss_sign_error"),
+    Case("loss_sign_error_live", "a density, ever slower", window(falling(200, 0.5, -9.0))),
+    Case("loss_sign_error_live", "a policy about zero", window(noise(200))),
+    Case("loss_sign_error_live", "falls", window(falling())),
     # -- unshuffled_data
     Case("unshuffled_data_live", "runs of one kind", window(IN_PERIOD + noise(160, 0.05)), "unshuffled_data"),
     Case("unshuffled_data_live", "learnt, little left of it", window(

@@ -42,7 +42,7 @@ def judge(window: Window, say: Say) -> None:
 
 
 CHECK = LiveCheck(
-    "loss_sign_error",
+    "loss_sign_error_live",
     "the loss has a lowest value",
     judge,
     (Cause.LOSS_SIGN_ERROR,),
