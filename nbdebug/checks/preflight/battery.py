@@ -6,12 +6,14 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from nbdebug.checks.check import Check, Say, Skip
 from nbdebug.checks.parameters import Parameters
+from nbdebug.checks.preflight import batch_words
 from nbdebug.checks.preflight.bench import Bench, CalledOff
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.outside import Outside
@@ -85,7 +87,8 @@ def seen_batch(session: Session, look: Look) -> BatchView | None:
     if trace is not None and trace.output is not None:
         with torch.no_grad():
             losses = session.investigator.sample_losses(session.trainer.loss_fn, trace.output, trace.target)
-    return session.investigator.batch_view(first, losses)
+    view = session.investigator.batch_view(first, losses)
+    return None if view is None else replace(view, summary=(*view.summary, *batch_words.lines(look)))
 
 
 def _fetched(bench: Bench, parameters: Parameters) -> tuple[list[Any], bool]:

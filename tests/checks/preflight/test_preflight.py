@@ -70,6 +70,10 @@ def test_a_sound_program_has_no_finding_and_every_check_is_listed(sound: Debugge
     assert all(result.why for result in report.of(CheckOutcome.SKIPPED)), "whatever is skipped says why"
     assert sound.report is report
     assert report.batch is not None and report.batch.kind == "table"
+    _, y = data().tensors
+    about = "\n".join(report.batch.summary)
+    assert f"batch[1]: 0 × {int((y == 0).sum())}, 1 × {int((y == 1).sum())} of 96" in about
+    assert "over 96 samples" in about and "model[0] gets (16, 8) of mean" in about
 
 
 def test_a_fault_is_named_with_evidence_remedy_and_source(case: Debugger) -> None:
