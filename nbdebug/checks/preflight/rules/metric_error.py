@@ -80,9 +80,16 @@ def _perfect(task: Task, output: torch.Tensor, target: torch.Tensor) -> torch.Te
     goal = target.detach().cpu().double().reshape(output.shape)
     if task.kind in (Kind.BINARY, Kind.MULTI_LABEL) and bool(((goal == 0) | (goal == 1)).all()):
         margin = (2 * goal - 1) * (0.1 + 0.3 * torch.rand(goal.shape, generator=made))
-        is_probability = bool(((output >= 0) & (output <= 1)).all())
-        return (margin + 0.5 if is_probability else margin).to(output)
+        return (margin + 0.5 if _are_probabilities(task, output) else margin).to(output)
     return goal.to(output) if task.kind is Kind.REGRESSION else None
+
+
+def _are_probabilities(task: Task, output: torch.Tensor) -> bool:
+    """By the loss that takes them; where that does not say, by whether all lie between 0 and 1."""
+    name = task.loss.name if task.loss is not None else ""
+    if name in ("binary_cross_entropy", "binary_cross_entropy_with_logits"):
+        return name == "binary_cross_entropy"
+    return bool(((output >= 0) & (output <= 1)).all())
 
 
 def _axes(task: Task, output: torch.Tensor) -> list[int]:

@@ -27,6 +27,7 @@ SAMPLES, STEPS, GAIN, SHARE = "overfit_samples", "overfit_steps", "overfit_gain"
 RATES = (1.0, 10.0, 0.1, 100.0)
 FEWEST_STEPS = 20
 WEIGHTS_A_SAMPLE = 4
+FARTHEST_STILL = 0.01  # of their norm, that weights may move and count as standing still
 
 
 def judge(look: Look, say: Say) -> None:
@@ -38,10 +39,12 @@ def judge(look: Look, say: Say) -> None:
     if steps < FEWEST_STEPS:
         raise Skip("a step takes too long for it: raise the parameter preflight_seconds")
     curves: dict[str, list[float]] = {}
-    gain = 0.0
+    gain = moved = 0.0
     for rate in RATES:
-        blind = _losses(bench, _blinded(look, batch), steps, rate)
-        seeing = _losses(bench, batch, steps, rate, enough=min(blind) * 0.5 if min(blind) > 0 else None)
+        blind, _ = _losses(bench, look, _blinded(look, batch), steps, rate)
+        enough = min(blind) * 0.5 if min(blind) > 0 else None
+        seeing, distance = _losses(bench, look, batch, steps, rate, enough=enough)
+        moved = max(moved, distance)
         curves[f"inputs, rate × {rate:g}"], curves[f"without, rate × {rate:g}"] = seeing, blind
         gain = max(gain, _gain(seeing, blind))
         if gain > say.limit(GAIN) or bench.seconds_left < 1.0:
@@ -49,6 +52,8 @@ def judge(look: Look, say: Say) -> None:
     say.note(f"{steps} steps on {_count(batch)} samples: loss {seeing[0]:.3g} → {min(seeing):.3g}, {_told(blind)}")
     if not say.measure("share of the loss that inputs take away when one batch is memorised", gain, GAIN, above=False):
         return
+    if moved < FARTHEST_STILL:
+        raise Skip("weights hardly move at these rates, as at the beginning of a warm-up")
     if rate != RATES[-1]:
         raise Skip("it did not help at the rates that there was time for: raise the parameter preflight_seconds")
     say.find(
@@ -113,23 +118,40 @@ def _blinded(look: Look, batch: Any) -> Any:
 
 def _affordable(bench: Bench, batch: Any, say: Say) -> int:
     with bench.fresh():
-        began = time.perf_counter()
-        bench.loss(batch)
-        bench.loss(batch)
-        seconds = (time.perf_counter() - began) / 2
+        seconds = min(_seconds(bench, batch) for _ in range(3))  # the first may have to warm up
     share = bench.seconds_left * say.limit(SHARE)
     return int(min(say.limit(STEPS), share / max(seconds, 1e-5) / 2))
 
 
-def _losses(bench: Bench, batch: Any, steps: int, rate: float, enough: float | None = None) -> list[float]:
-    """The loss before each of so many steps; ends early below ``enough``."""
+def _seconds(bench: Bench, batch: Any) -> float:
+    began = time.perf_counter()
+    bench.loss(batch)
+    return time.perf_counter() - began
+
+
+def _losses(
+    bench: Bench, look: Look, batch: Any, steps: int, rate: float, enough: float | None = None
+) -> tuple[list[float], float]:
+    """The loss before each of so many steps, and how far weights moved in all, of their norm.
+
+    Ends early below ``enough``.
+    """
     found = []
     with bench.fresh(), bench.scaled_rates(rate):
+        weights = [each for each in look.parameters.values() if each.requires_grad]
+        before = [each.detach().clone() for each in weights]
         for _ in range(steps):
             found.append(bench.loss(batch))
             if not math.isfinite(found[-1]) or (enough is not None and found[-1] < enough):
                 break
-    return found
+        return found, _distance(before, weights)
+
+
+def _distance(before: list[torch.Tensor], weights: list[torch.nn.Parameter]) -> float:
+    """The root mean square of all changes, of that of the weights."""
+    pairs = [(old, new.detach()) for old, new in zip(before, weights, strict=True) if old.shape == new.shape]
+    moved = math.hypot(*(float((new - old).abs().float().norm()) for old, new in pairs))
+    return moved / max(math.hypot(*(float(old.abs().float().norm()) for old, _ in pairs)), 1e-12)
 
 
 def _gain(seeing: list[float], blind: list[float]) -> float:
