@@ -34,7 +34,7 @@ demo: .venv/demo.stamp
 
 test: .venv/dev.stamp
 	@$(PYTHON_IN_VENV) -m scripts.ensure_browser
-	@$(PYTHON_IN_VENV) -m pytest -n auto --dist loadfile $(ARGS)
+	@$(PYTHON_IN_VENV) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 format: .venv/dev.stamp
 	@$(PYTHON_IN_VENV) -m ruff format .
