@@ -55,7 +55,10 @@ def test_the_right_remedy_is_better_and_leaves_the_model_where_it_was(case: Debu
     assert (case.status.run, case.status.step) == (status.run, status.step)
     case.apply_remedy(proof)
     assert case.status.run == proof.run
-    case.run(steps=60)
+    for _ in range(100):  # live checks are paced by time: on a slow machine they come seldom
+        case.run(steps=25)
+        if not any(each.cause == "gradient_clip_too_low" for each in case.findings):
+            break
     assert "gradient_clip_too_low" not in [str(each.cause) for each in case.findings]
 
 
