@@ -9,11 +9,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
+from torch.nn.modules.dropout import _DropoutNd
 
 from nbdebug.checks.live.registry import wanted_curves, wanted_signals
 from nbdebug.checks.live.watch import Watch, is_due
 from nbdebug.checks.live.window import Curve, Facts, Track, Window
 from nbdebug.checks.parameters import Parameters
+from nbdebug.checks.preflight.battery import disabled
 from nbdebug.checks.preflight.onlooker import NoOnlooker, Onlooker
 from nbdebug.journal.history import History, Values
 from nbdebug.journal.journal import Journal
@@ -49,6 +51,7 @@ class LiveExaminer:
         self._ignored = ignored
         self._judged = 0
         self._next_s = 0.0
+        self._broken = False
         self._run = ""
 
     def wants(self) -> bool:
@@ -70,6 +73,8 @@ class LiveExaminer:
     def findings(self, run: str, step: int, *, last: bool) -> Sequence[Finding]:
         """What is wrong, as far as it was not said before."""
         found = self._onlooker.findings(run, step, last=last)
+        if self._broken:
+            return found
         if run != self._run or step < self._judged:
             self._run, self._judged = run, min(step, self._judged)
         due = any(is_due(each) for each in range(self._judged + 1, step + 1))
@@ -79,7 +84,11 @@ class LiveExaminer:
         if step > SETTLED_STEPS and began < self._next_s:
             return found
         self._judged = step
-        found = [*found, *self._judge(run, step)]
+        try:
+            found = [*found, *self._judge(run, step)]
+        except Exception as error:  # a model may answer anything; nobody judges any more, and training goes on
+            self._broken = True
+            found = [*found, disabled("judging the run as it trains", error, run, step)]
         ended = time.perf_counter()
         self._next_s = ended + (ended - began) / SHARE
         return found
@@ -146,7 +155,7 @@ def facts_of(session: Session, baseline: float) -> Facts:
         optimizers=tuple(type(each).__name__ for each in trainer.optimizers.values()),
         options=_options(session),
         schedule=", ".join(type(each).__name__ for each in trainer.schedulers.values()),
-        dropout={name: p for name, module in modules.items() if isinstance(p := _p(module), float)},
+        dropout={name: p for name, module in modules.items() if isinstance(p := _dropout(module), float)},
         frozen=tuple(name for name, module in modules.items() if _is_frozen(module)),
         widths={name: width for name, module in modules.items() if isinstance(width := _width(module), int)},
     )
@@ -160,13 +169,14 @@ def _options(session: Session) -> dict[str, float]:
     return {}
 
 
-def _p(module: Any) -> Any:
-    return getattr(module, "p", None) if "Dropout" in type(module).__name__ else None
+def _dropout(module: Any) -> Any:
+    """A dropout layer's probability."""
+    return vars(module).get("p") if isinstance(module, _DropoutNd) else None
 
 
 def _width(module: Any) -> Any:
     """Units that a linear layer or a convolution puts out."""
-    return getattr(module, "out_features", None) or getattr(module, "out_channels", None)
+    return vars(module).get("out_features") or vars(module).get("out_channels")
 
 
 def _is_frozen(module: Any) -> bool:

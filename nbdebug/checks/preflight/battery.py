@@ -183,7 +183,7 @@ def _finite(measured: Sequence[Any]) -> tuple[Any, ...]:
 def disabled(what: str, error: Exception, run_name: str, step: int) -> Finding:
     """Something of the checks raised an error, and is left out."""
     why = f"{what} raised an error on this program, and was left out. Training is not affected."
-    title = f"{what} was not possible"
+    title = f"{what[0].upper()}{what[1:]} was not possible"
     text = "".join(traceback.format_exception(error))
     return Finding(Cause.CHECK_DISABLED, Severity.INFO, run_name, step, title, why[0].upper() + why[1:], text)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from nbdebug.checks.check import Skip
@@ -61,24 +61,35 @@ class Onlooker:
 
     @contextmanager
     def watching(self, model: Model, batch: Any) -> Iterator[None]:
-        """Within, that step is taken."""
+        """Within, that step is taken. What goes wrong in looking ends the looking, never the step."""
         self._model = model
-        try:
+        trace: StepTrace | None = None
+        looking = ExitStack()
+        with self._surviving():
             self._keep(batch)
-        except Exception as error:  # batches may hold anything; training goes on, and nobody looks any more
-            self._trouble = error
-            self._end()
-        if self._trouble is not None or len(self._traces) >= TRACED_STEPS:
+            if len(self._traces) < TRACED_STEPS:
+                calls = can_trace_calls(model, self._trainer)
+                trace = looking.enter_context(traced(model, self._trainer.optimizers, batch, calls=calls))
+                self._traces.append(trace)
+                self._news = True
+        try:
             yield
-            return
-        with traced(model, self._trainer.optimizers, batch, calls=can_trace_calls(model, self._trainer)) as trace:
-            self._traces.append(trace)
-            self._news = True
-            try:
-                yield
-            except Exception as error:
+        except Exception as error:
+            if trace is not None:
                 trace.error = error
-                raise
+            raise
+        finally:
+            with self._surviving():
+                looking.close()
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """Programs may hold anything: an error of ours within ends the looking, and is told with the findings."""
+        try:
+            yield
+        except Exception as error:
+            self._trouble = self._trouble or error
+            self._end()
 
     def _keep(self, batch: Any) -> None:
         self._batches.append(copied(batch))
@@ -94,7 +105,8 @@ class Onlooker:
     def step_done(self, result: StepResult) -> None:
         """The step came to its end."""
         if self._traces and self._traces[-1].loss is None and len(self._batches) == len(self._traces):
-            keep_result(self._traces[-1], result)
+            with self._surviving():
+                keep_result(self._traces[-1], result)
 
     def findings(self, run: str, step: int, *, last: bool) -> list[Finding]:
         """What is wrong, as far as it was not said before."""
@@ -103,11 +115,20 @@ class Onlooker:
         if not self._news or self._model is None:
             return []
         self._news = False
+        found: list[Finding] = []
+        if self._trouble is None:
+            with self._surviving():
+                found = self._judge(self._model, run, step, last=last)
         if self._trouble is not None:
-            return [disabled("looking at the first steps", self._trouble, run, step)]
+            found = [disabled("looking at the first steps", self._trouble, run, step)]
+        if self._over:
+            self._let_go()
+        return found
+
+    def _judge(self, model: Model, run: str, step: int, *, last: bool) -> list[Finding]:
         whole = last and len(self._batches) == length(self._trainer.train_loader)
         look = Look(
-            self._model,
+            model,
             self._trainer,
             self._batches,
             [],
@@ -121,8 +142,6 @@ class Onlooker:
         found = [finding for result in results for finding in result.findings]
         fresh = [each for each in found if each.cause not in self._told and each.cause not in self._ignored()]
         self._told.update(each.cause for each in fresh)
-        if self._over:
-            self._let_go()
         return fresh
 
     def _note_baseline(self, look: Look) -> None:

@@ -104,7 +104,6 @@ class Tracer(TorchFunctionMode):
         self._names = {id(module): name for name, module in named_modules(model).items()}
         self._parameters = named_parameters(model)
         self._by_id = {id(parameter): name for name, parameter in self._parameters.items()}
-        self._depth = 0
         self._of_batch: set[int] = set()
         self._updating = 0
         self._hooks = HookSet()
