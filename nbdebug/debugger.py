@@ -19,9 +19,8 @@ from nbdebug.debugger_keeping import Keeping
 from nbdebug.debugger_knobs import knob_states
 from nbdebug.debugger_own import Owning
 from nbdebug.debugger_refit import Refitting
-from nbdebug.debugger_remedies import Remedies
 from nbdebug.debugger_search import Searching
-from nbdebug.debugger_steering import Steering
+from nbdebug.debugger_diagnose import Diagnosing
 from nbdebug.debugger_stops import Current, Investigator, Stopping, reader_of_conditions
 from nbdebug.journal.journal import Journal
 from nbdebug.probes import presets
@@ -54,7 +53,7 @@ from nbdebug.training.trainer import Trainer
 LOG = logging.getLogger("nbdebug")
 
 
-class Debugger(Steering, Keeping, Stopping, Refitting, Owning, Searching, RateFinding, Forecasting, Remedies):
+class Debugger(Diagnosing, Keeping, Stopping, Refitting, Owning, Searching, RateFinding, Forecasting):
     """A debugger for one training run: displays as a live dashboard, and does all of it by method too.
 
     Training runs on a thread of its own; all methods may be called from any other thread. Changes are applied between

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from nbdebug.debugger_compare import Comparer
 from nbdebug.debugger_excursion import ask, excursion
 from nbdebug.debugger_preflight import Preflight
-from nbdebug.records.checks import Report
 from nbdebug.records.commands import (
     ApplyRemedy,
     Checkout,
@@ -28,6 +26,7 @@ from nbdebug.records.comparison import Comparison, Verdict
 from nbdebug.records.errors import CommandError, collect
 from nbdebug.records.findings import Cause, Finding, Remedy
 from nbdebug.records.status import State
+from nbdebug.training.arguments import extent_mistakes
 from nbdebug.training.mailbox import Reservation
 
 ABLE = get_args(Mendable)
@@ -86,6 +85,8 @@ class Remedies(Preflight):
         if start is not None and not 0 <= start <= session.status().last_step:
             raise collect([f"start={start!r}: give a step of the run, from 0 to {session.status().last_step}"])
         place = self._place(meant) if start is None else start
+        if mistakes := extent_mistakes(None, steps):
+            raise collect(mistakes)
         count = steps if steps is not None else self._steps()
         try:
             branch = self._branch(remedy, place, count)
@@ -106,24 +107,10 @@ class Remedies(Preflight):
             CommandError: the change was refused.
         """
         if isinstance(proof, Proof):
-            return self._ask_remedy(Checkout(proof.run))
+            return self._asked(Checkout(proof.run))
         _, remedy = self._remedy(proof, rung)
         assert remedy.command is not None
-        return self._ask_remedy(remedy.command)
-
-    def diagnose(self, steps: int = 200, *, seconds: float | None = None) -> Report:
-        """All checks before training, then so many steps of it with the live checks; the report of both.
-
-        The model is trained by these steps. What the user's code raises meanwhile is among the findings.
-        """
-        report = self.preflight(seconds=seconds)
-        with suppress(CommandError):  # told as the outcome
-            ticket = self._session.post(Start(steps=steps))
-            ticket.wait()
-            self._session.wait(lambda state: state is not State.RUNNING)
-        results = (*report.results, *self._live_results())
-        status = self._session.status()
-        return Report(results, self.findings, status.run, status.step, report.seconds, report.notes, report.batch)
+        return self._asked(remedy.command)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -168,6 +155,9 @@ class Remedies(Preflight):
     def _part(self, command: Command, place: int, steps: int, hold: Reservation) -> None:
         """Set out on a branch with this change."""
         session = self._session
+        if isinstance(command, Rerun):
+            ask(session, replace(command, epochs=None, steps=steps), hold)
+            return
         if isinstance(command, SetKnobs):
             ask(session, Rerun(place, None, steps, command.changes), hold)
             return
@@ -190,7 +180,7 @@ class Remedies(Preflight):
         if hold.cancelled:
             raise CommandError("called off; the model is where it was")
 
-    def _ask_remedy(self, command: Command) -> Outcome:
+    def _asked(self, command: Command) -> Outcome:
         outcome = self._session.post(command).wait()
         if outcome is None or not outcome.ok:
             raise CommandError(outcome.text if outcome else "closed before it was done")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,16 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from nbdebug import Debugger, Trainer
-from nbdebug.records.commands import Changes, Clip, ClipMode, Reinitialize, SetKnobs, TryRemedy
+from nbdebug.records.commands import (
+    Changes,
+    Clip,
+    ClipMode,
+    Reinitialize,
+    Rerun,
+    SetKnobs,
+    StartPoint,
+    TryRemedy,
+)
 from nbdebug.records.comparison import Verdict
 from nbdebug.records.errors import CommandError, ConfigurationError
 from nbdebug.records.findings import Cause, Finding, Remedy, Severity
@@ -143,3 +153,37 @@ def test_what_the_steps_raise_is_told() -> None:
     report = case.diagnose(steps=3)
     assert "user_error" in report.causes
     case.close()
+
+
+@pytest.mark.parametrize("steps", [0, -3, True, 2.5, None])
+def test_diagnose_refuses_what_is_no_number_of_steps(case: Debugger, steps: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"whole number of at least 1|say how long"):
+        case.diagnose(steps=steps)
+    assert case.status.step == 60
+
+
+@pytest.mark.parametrize("calls", [0, 12])
+def test_diagnose_called_off_does_not_train(case: Debugger, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    asked = iter([False] * calls)
+    monkeypatch.setattr(type(case._session), "is_called_off", property(lambda session: next(asked, True)))
+    before = weights(case)
+    report = case.diagnose(steps=5)
+    assert report.was_called_off and case.status.step == 60
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(case), strict=True))
+
+
+def test_a_remedy_that_starts_again_is_tried_from_there(case: Debugger) -> None:
+    again = finding(Remedy("again without clipping", Rerun(StartPoint.START, changes=BETTER.changes)))
+    before = weights(case)
+    proof = case.try_remedy(again, steps=40)
+    assert proof.helped and proof.comparison.first_step == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(case), strict=True))
+    case.apply_remedy(proof)
+    assert (case.status.run, case.status.step) == (proof.run, 40)
+
+
+def test_done_here_and_now_one_that_starts_again_trains_a_branch(case: Debugger) -> None:
+    again = finding(Remedy("again", Rerun(StartPoint.START, steps=7, changes=BETTER.changes)))
+    case.apply_remedy(again)
+    case.wait()
+    assert case.status.run != "main" and case.status.step == 7

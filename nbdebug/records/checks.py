@@ -14,6 +14,7 @@ from nbdebug.records.findings import Cause, Evidence, Finding, Severity
 from nbdebug.records.stops import BatchView
 
 WIDTH = 100
+CALLED_OFF = "called off"
 
 
 class CheckOutcome(StrEnum):
@@ -73,6 +74,11 @@ class Report:
         amounts = {outcome: len(self.of(outcome)) for outcome in CheckOutcome}
         told = ", ".join(f"{count} {outcome}" for outcome, count in amounts.items() if count)
         return f"{len(self.results)} checks in {self.seconds:.1f} s: {told or 'none'}"
+
+    @property
+    def was_called_off(self) -> bool:
+        """Whether somebody ended it before all checks were made."""
+        return any(each.outcome is CheckOutcome.SKIPPED and each.why == CALLED_OFF for each in self.results)
 
     def of(self, outcome: CheckOutcome) -> tuple[CheckResult, ...]:
         """The checks that came to this."""

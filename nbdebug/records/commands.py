@@ -352,9 +352,6 @@ class Reinitialize:
     keep_optimizer_state: bool = False
 
 
-Mendable = SetKnobs | Reinitialize | Refit  # what a remedy may ask for
-
-
 @dataclass(frozen=True, slots=True)
 class Rerun:
     """Go back to ``start``, apply the changes, and train on a branch.
@@ -370,6 +367,9 @@ class Rerun:
     changes: Changes = field(default_factory=Changes)
     keep_knobs: bool = False
     seed: int | None = None
+
+
+Mendable = SetKnobs | Reinitialize | Refit | Rerun  # what a remedy may ask for
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from nbdebug.checks.preflight.outside import Outside
 from nbdebug.checks.preflight.registry import checks
 from nbdebug.checks.preflight.tracer import leaves
 from nbdebug.checks.ranking import ranked
-from nbdebug.records.checks import CheckOutcome, CheckResult, Report
+from nbdebug.records.checks import CALLED_OFF, CheckOutcome, CheckResult, Report
 from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.stops import BatchView
 from nbdebug.training import batches
@@ -46,13 +46,17 @@ def run(
     called_off: Callable[[], bool] = lambda: False,
     tell: Tell = lambda done, total, title: None,
 ) -> Report:
-    """Make every check but those named in ``skip``; everything is as it was afterwards."""
+    """Make every check but those named in ``skip``, until called off; everything is as it was afterwards."""
     began = time.perf_counter()
     run_name, step = session.timeline.current, session.loop.step
     outside = Outside(session.trainer)
     with sidetrack(session, context) as side:
         bench = Bench(session, side, parameters["preflight_seconds"], called_off)
-        look = look_aside(session, bench, parameters)
+        try:
+            look = look_aside(session, bench, parameters)
+        except CalledOff:
+            unmade = [CheckResult(each.name, each.title, CheckOutcome.SKIPPED, CALLED_OFF) for each in checks()]
+            return Report(tuple(unmade), (), run_name, step, time.perf_counter() - began)
         results = judge_all(look, checks(), parameters, run_name, step, skip=skip, tell=tell)
         batch = seen_batch(session, look)
     notes = [*_sampling_notes(look), *outside.notes(bench.steps)]
@@ -163,7 +167,7 @@ def judge(check: Check, look: Look, parameters: Parameters, run_name: str, step:
         outcome = CheckOutcome.FAILED if say.findings else CheckOutcome.SKIPPED
         why = str(reason)
     except CalledOff:
-        outcome, why = CheckOutcome.SKIPPED, "called off"
+        outcome, why = CheckOutcome.SKIPPED, CALLED_OFF
         over = why
     except (
         Exception
