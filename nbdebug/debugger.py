@@ -13,14 +13,16 @@ from torch import nn
 
 from nbdebug import debugger_manifest, debugger_places, debugger_probes
 from nbdebug.dashboard.dashboard import Dashboard
+from nbdebug.debugger_diagnose import Diagnosing
 from nbdebug.debugger_finder import RateFinding
 from nbdebug.debugger_forecast import Forecasting
 from nbdebug.debugger_keeping import Keeping
 from nbdebug.debugger_knobs import knob_states
 from nbdebug.debugger_own import Owning
 from nbdebug.debugger_refit import Refitting
+from nbdebug.debugger_sample_watch import SampleWatch
+from nbdebug.debugger_samples import SampleWatching
 from nbdebug.debugger_search import Searching
-from nbdebug.debugger_diagnose import Diagnosing
 from nbdebug.debugger_stops import Current, Investigator, Stopping, reader_of_conditions
 from nbdebug.journal.journal import Journal
 from nbdebug.probes import presets
@@ -53,7 +55,9 @@ from nbdebug.training.trainer import Trainer
 LOG = logging.getLogger("nbdebug")
 
 
-class Debugger(Diagnosing, Keeping, Stopping, Refitting, Owning, Searching, RateFinding, Forecasting):
+class Debugger(
+    Diagnosing, Keeping, Stopping, Refitting, Owning, Searching, RateFinding, Forecasting, SampleWatching
+):
     """A debugger for one training run: displays as a live dashboard, and does all of it by method too.
 
     Training runs on a thread of its own; all methods may be called from any other thread. Changes are applied between
@@ -71,6 +75,7 @@ class Debugger(Diagnosing, Keeping, Stopping, Refitting, Owning, Searching, Rate
         snapshot_bytes: how much memory snapshots may take, 1 GiB by default; 0 keeps all in files.
         snapshot_folder: where snapshots go that have no room in memory; without it the oldest are thinned instead.
         checks: whether the first steps are looked at for what is wrong with the program; see :meth:`preflight`.
+        samples: whether some training samples are watched as training goes; see :meth:`watch_samples`.
 
     Raises:
         ConfigurationError: lists all that can't work with this model and trainer.
@@ -88,6 +93,7 @@ class Debugger(Diagnosing, Keeping, Stopping, Refitting, Owning, Searching, Rate
         snapshot_bytes: int = MEMORY_BYTES,
         snapshot_folder: str | os.PathLike[str] | None = None,
         checks: bool = True,
+        samples: bool = True,
     ) -> None:
         mistakes = model_mistakes(model, trainer, budget)
         mistakes += debugger_places.mistakes(snapshot_bytes, snapshot_folder) + presets.probe_mistakes(probes)
@@ -114,10 +120,11 @@ class Debugger(Diagnosing, Keeping, Stopping, Refitting, Owning, Searching, Rate
             self._onlooker(trainer, checks=checks),
         )  # fmt: skip
         super().__init__(model, session, written)
+        self._sample_watch = SampleWatch(session, written, self._governor, by_itself=samples)
+        session.samples = self._sample_watch
         self._journal.begin_run(self._session.timeline.runs[self._session.timeline.current])
         self.current = Current(session)
         self._init_layers = redrawable(model)
-        self._proofs = {}
         self._dashboard = Dashboard(self._view, self._post)
         if trouble:
             self._report_journal_trouble(trouble)
@@ -141,7 +148,8 @@ class Debugger(Diagnosing, Keeping, Stopping, Refitting, Owning, Searching, Rate
         """What watching costs, as measured; prints in words."""
         samples = max(self._governor.samples, 1)
         probes = tuple((name, spent / samples) for name, spent in list(self._instruments.costs.items()))
-        return self._governor.cost(probes, self._session.course.share, self._instruments.size_bytes)
+        course, passes = self._session.course, self._sample_watch.share
+        return self._governor.cost(probes, course.share, self._instruments.size_bytes, passes)
 
     @property
     def unseen(self) -> tuple[Unseen, ...]:
@@ -233,6 +241,11 @@ class Debugger(Diagnosing, Keeping, Stopping, Refitting, Owning, Searching, Rate
             search=next(reversed(self._journal.searches), None),
             forecast=self._latest_forecast(),
             search_options=self._search_options(),
+            courses=self.courses,
+            proofs=self._journal.proofs,
+            trials=self._trials(),
+            trial=self._trial,
+            samples=self.samples,
         )
 
     def _knob_states(self) -> KnobStates:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+from nbdebug.debugger_live import LiveExaminer
 from nbdebug.debugger_remedies import Remedies
 from nbdebug.debugger_steering import Steering, refuse
 from nbdebug.records.checks import Report
@@ -16,8 +19,9 @@ class Diagnosing(Steering, Remedies):
     def diagnose(self, steps: int = 200, *, seconds: float | None = None) -> Report:
         """All checks before training, then so many steps of it with the live checks; the report of both.
 
-        The model is trained by these steps. What the user's code raises meanwhile is among the findings. A kernel
-        interrupt of the checks gives the report of those that were made, without a step; one while training pauses.
+        The model is trained by these steps; live checks are made whenever they are due, however long they take. What
+        the user's code raises meanwhile is among the findings. A kernel interrupt of the checks gives the report of
+        those that were made, without a step; one while training pauses.
 
         Raises:
             ConfigurationError: ``steps`` is no number of steps, or ``seconds`` no time.
@@ -27,8 +31,10 @@ class Diagnosing(Steering, Remedies):
         report = self.preflight(seconds=seconds)
         if report.was_called_off:
             return report
-        self._ask(Start(steps=steps))
-        self._pausing_on_interrupt(lambda state: state not in (State.RUNNING, State.REWINDING))
+        examiner = self._session.stepper.examiner
+        with examiner.unhurried() if isinstance(examiner, LiveExaminer) else nullcontext():
+            self._ask(Start(steps=steps))
+            self._pausing_on_interrupt(lambda state: state not in (State.RUNNING, State.REWINDING))
         results = (*report.results, *self._live_results())
         status = self._session.status()
         return Report(results, self.findings, status.run, status.step, report.seconds, report.notes, report.batch)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nbdebug.checks.courses import Told, told
 from nbdebug.checks.ranking import ranked
 from nbdebug.dashboard.dashboard import Dashboard
 from nbdebug.journal.history import History
@@ -20,19 +21,22 @@ from nbdebug.journal.journal import Journal as Memory
 from nbdebug.journal.reader import Place, Reader, StoredSession
 from nbdebug.journal.run_record import RunRecord
 from nbdebug.journal.schema import locate
-from nbdebug.records.commands import Clip, Command, Outcome
+from nbdebug.records.commands import Checkout, Clip, Command, Outcome, Replicate, Rerun, Resume, Skip, Start, Step
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.errors import ClosedError
 from nbdebug.records.finder import LrCurve
-from nbdebug.records.findings import Finding
+from nbdebug.records.findings import Course, Finding
 from nbdebug.records.manifest import Manifest
+from nbdebug.records.proofs import Proof
 from nbdebug.records.runs import Intervention, Mark, Run, RunKind
+from nbdebug.records.samples import Samples
 from nbdebug.records.search import SearchResult
 from nbdebug.records.snapshots import SnapshotInfo
 from nbdebug.records.status import KnobStates, Status
 from nbdebug.records.view import Focus, View
 
 LOG = logging.getLogger("nbdebug")
+TRAINING = (Start, Resume, Step, Rerun, Replicate, Skip)
 FRESH_S = 0.5
 FIRST_LOOK_S = 0.05
 REFUSAL = "this is a journal from disk: there is no training to act on; make a Debugger to train"
@@ -52,6 +56,7 @@ class Journal:
         self._memory = Memory()
         self._read_at = -FRESH_S
         self._refused: tuple[Outcome, ...] = ()
+        self._kept_told: tuple[tuple[int, int, str], Told] = ((0, 0, ""), Told())
         self._dashboard: Dashboard | None = None
         self._finish = weakref.finalize(self, reader.close)
         self.refresh()
@@ -115,13 +120,23 @@ class Journal:
 
     @property
     def run(self) -> str:
-        """The name of the run that was trained last."""
+        """The name of the run that was trained last, or checked out after that."""
         return self._place()[0]
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """All that the debugger had to say, oldest first."""
         return self._fresh().findings
+
+    @property
+    def courses(self) -> tuple[Course, ...]:
+        """What became of all that was found of the run trained last: since when, when gone, when back."""
+        return self._told(self._fresh()).courses
+
+    @property
+    def proofs(self) -> tuple[Proof, ...]:
+        """What came of remedies that were tried, oldest first."""
+        return self._fresh().proofs
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -152,6 +167,11 @@ class Journal:
     def searches(self) -> tuple[SearchResult, ...]:
         """The searches made, oldest first."""
         return self._fresh().searches
+
+    @property
+    def samples(self) -> Samples:
+        """The samples that were watched, over all passes of the run trained last."""
+        return self._fresh().samples(self._place()[0])
 
     @property
     def lr_curves(self) -> tuple[LrCurve, ...]:
@@ -207,17 +227,27 @@ class Journal:
         return any(memory.read(run, lambda kept: bool(kept.curves)) for run in memory.runs)
 
     def _place(self) -> tuple[str, Place]:
-        """The run trained last, and how far it came; measurements of noise are no training."""
-        runs, places = _trained(self._fresh()), self._reader.places
-        trained = [name for name in places if name in runs]
+        """The run in the model at last, and how far it came; measurements of noise are no training."""
+        memory, places = self._fresh(), self._reader.places
+        runs, held = _trained(memory), _checked_out(memory)
+        trained = [*(name for name in places if name in runs), *(name for name in [held] if name in runs)]
         name = trained[-1] if trained else next(reversed(runs), "main")
         return name, places.get(name, Place(0, 0, 0.0))
+
+    def _told(self, memory: Memory) -> Told:
+        """What was found of the run in the model; the same object while nothing comes or goes."""
+        run = self._place()[0]
+        key = (id(memory), memory.tellings, run)
+        if self._kept_told[0] != key:
+            self._kept_told = (key, told(memory.told, memory.lineage(run)) if run in memory.runs else Told())
+        return self._kept_told[1]
 
     def _view(self, max_points: int, focus: Focus | None = None) -> View:
         """One look at everything, for the dashboard. Any thread."""
         with self._lock:
             memory = self._fresh()
             run, place = self._place()
+            found = self._told(memory)
             status = Status(run=run, epoch=place.epoch, step=place.step, last_step=place.step)
             return View(
                 status=status,
@@ -225,13 +255,16 @@ class Journal:
                 runs=memory.run_views(max_points),
                 marks=memory.marks,
                 layers=memory.layers_view(run, focus),
-                findings=ranked(memory.findings)[:50],
+                findings=ranked(found.standing)[:50],
                 outcomes=(*memory.outcomes, *self._refused)[-20:],
                 snapshots=memory.snapshots,
                 comparison=next(reversed(memory.comparisons), None),
                 stored=True,
+                samples=memory.samples(run),
                 lr_curve=next(reversed(memory.lr_curves), None),
                 search=next(reversed(memory.searches), None),
+                courses=found.courses,
+                proofs=memory.proofs,
             )
 
     def _refuse(self, command: Command) -> None:
@@ -257,6 +290,16 @@ class _Followed:
 
     def read(self, run: str, look: Callable[[RunRecord], T]) -> T:
         return self._journal._fresh().read(run, look)
+
+
+def _checked_out(memory: Memory) -> str:
+    """The run of the latest checkout, empty if anything was trained since."""
+    for outcome in reversed(memory.outcomes):
+        if outcome.ok and isinstance(outcome.command, TRAINING):
+            return ""
+        if outcome.ok and isinstance(outcome.command, Checkout):
+            return outcome.run
+    return ""
 
 
 def _trained(memory: Memory) -> dict[str, Run]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from typing import Any
 
+from nbdebug.checks.courses import Told, told
 from nbdebug.checks.live.registry import live_checks
 from nbdebug.checks.parameters import Parameters
 from nbdebug.checks.preflight import battery, registry
@@ -17,7 +19,7 @@ from nbdebug.journal.journal import Journal
 from nbdebug.records.checks import CheckOutcome, CheckResult, Report
 from nbdebug.records.commands import Outcome, RunPreflight
 from nbdebug.records.errors import collect
-from nbdebug.records.findings import Cause, Finding
+from nbdebug.records.findings import Cause, Course, Finding, Gone
 from nbdebug.training.mailbox import Reservation
 from nbdebug.training.seams import Examiner
 from nbdebug.training.session import Session
@@ -36,18 +38,21 @@ class Preflight:
     _report: Report | None = None
     _changed_parameters: dict[str, float]
     _ignored: dict[Cause, str]
+    _kept_told: tuple[tuple[Any, ...], tuple[Course, ...], tuple[Finding, ...]] | None = None
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What is wrong, the most likely cause first, symptoms after what explains them.
 
-        Left out is what is ignored, and what live checks found once and no longer find.
+        It is what was found of the run in the model, and of those that it came from before it left them. Left out is
+        what is ignored, and what was found once and no longer is: :attr:`courses` has that, too.
         """
-        passed = {result.name for result in self._live_results() if result.outcome is CheckOutcome.PASSED}
-        gone = {cause for check in live_checks() if check.name in passed for cause in check.causes}
-        sources = {check.source for check in live_checks()}
-        told = [each for each in self._journal.findings if not (each.cause in gone and each.source in sources)]
-        return ranked(told, ignored=self._ignored)
+        return self._told()[1]
+
+    @property
+    def courses(self) -> tuple[Course, ...]:
+        """What became of everything that was found of the run in the model: since when, when gone, when back."""
+        return self._told()[0]
 
     @property
     def check_parameters(self) -> Parameters:
@@ -110,14 +115,36 @@ class Preflight:
             self._tell_preflight(command, False, str(error) or type(error).__name__)
             raise
         self._report = report
-        for finding in report.findings:
-            if finding.cause not in self._ignored:
-                self._journal.record_finding(finding)
+        self._record_report(report)
         first = f"; first: {report.findings[0].title}" if report.findings else ""
         self._tell_preflight(command, True, report.sentence + first)
         return report
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _told(self) -> tuple[tuple[Course, ...], tuple[Finding, ...]]:
+        """Courses and findings; the same objects while nothing comes or goes."""
+        journal, run = self._journal, self._session.home
+        key = (journal.tellings, run, tuple(self._ignored))
+        if self._kept_told is None or self._kept_told[0] != key:
+            found = told(journal.told, journal.lineage(run)) if run in journal.runs else Told()
+            courses = tuple(each for each in found.courses if each.finding.cause not in self._ignored)
+            self._kept_told = (key, courses, ranked(found.standing, ignored=self._ignored))
+        return self._kept_told[1:]
+
+    def _record_report(self, report: Report) -> None:
+        """What was found; and what was, and is no more."""
+        found = {each.cause for each in report.findings}
+        made = {each.name for each in report.results if each.outcome in (CheckOutcome.PASSED, CheckOutcome.FAILED)}
+        judged = {(cause, each.source) for each in registry.checks() if each.name in made for cause in each.causes}
+        standing = told(self._journal.told, self._journal.lineage(report.run)).standing
+        gone = {(each.cause, each.by): each for each in standing if not each.check and each.cause not in found}
+        for (cause, by), each in gone.items():
+            if (cause, by) in judged:
+                self._journal.record_gone(Gone(report.run, report.step, cause, by, each.step))
+        for finding in report.findings:
+            if finding.cause not in self._ignored:
+                self._journal.record_finding(finding)
 
     def _live_results(self) -> tuple[CheckResult, ...]:
         """What live checks last came to, on the run that the model holds."""

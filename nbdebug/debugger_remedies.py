@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import get_args
 
 from nbdebug.debugger_compare import Comparer
@@ -16,15 +19,16 @@ from nbdebug.records.commands import (
     EditRun,
     Mendable,
     Outcome,
+    Pause,
     Rerun,
     Rewind,
     SetKnobs,
     Start,
     TryRemedy,
 )
-from nbdebug.records.comparison import Comparison, Verdict
 from nbdebug.records.errors import CommandError, collect
 from nbdebug.records.findings import Cause, Finding, Remedy
+from nbdebug.records.proofs import Proof, Trial
 from nbdebug.records.status import State
 from nbdebug.training.arguments import extent_mistakes
 from nbdebug.training.mailbox import Reservation
@@ -34,33 +38,11 @@ FEWEST_STEPS, MOST_STEPS = 40, 300
 SEEDS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """What came of a remedy: the branch ``run`` that has it, beside the same steps without, and the verdict.
-
-    ``rung`` is its place among the finding's remedies that the debugger can do.
-    """
-
-    finding: Finding
-    remedy: Remedy
-    rung: int
-    run: str
-    comparison: Comparison
-
-    @property
-    def helped(self) -> bool:
-        """Whether the branch is better by more than luck explains."""
-        return self.comparison.verdict is Verdict.BETTER
-
-    def __str__(self) -> str:
-        return f"{self.finding.title}: {self.remedy.text}\n{self.comparison}"
-
-
 class Remedies(Preflight):
     """Remedies of findings."""
 
     _comparer: Comparer
-    _proofs: dict[tuple[str, int], Proof]
+    _trial: Trial | None = None
 
     def try_remedy(
         self, finding: Finding | str, *, rung: int = 0, start: int | None = None, steps: int | None = None
@@ -89,25 +71,46 @@ class Remedies(Preflight):
             raise collect(mistakes)
         count = steps if steps is not None else self._steps()
         try:
-            branch = self._branch(remedy, place, count)
-            made = self._comparer.compare(self._comparer.plan(*self._pair(branch), SEEDS))
+            with self._under_way(command, self._trial_at(place, count)):
+                branch = self._branch(remedy, place, count)
+                made = self._comparer.compare(self._comparer.plan(*self._pair(branch), SEEDS))
         except Exception as error:
             self._tell_remedy(command, False, str(error) or type(error).__name__)
             raise
         proof = Proof(meant, remedy, rung, branch, made)
-        self._proofs[str(meant.cause), rung] = proof
+        self._journal.record_proof(proof)
         self._tell_remedy(command, True, made.sentence)
         return proof
 
+    @property
+    def proofs(self) -> tuple[Proof, ...]:
+        """What came of remedies that were tried, oldest first."""
+        return self._journal.proofs
+
+    def remedy_cost(
+        self, finding: Finding | str, *, rung: int = 0, start: int | None = None, steps: int | None = None
+    ) -> Trial:
+        """What :meth:`try_remedy` with these would take: steps on each side, reruns, seconds.
+
+        Raises:
+            ConfigurationError: there is no such finding, or none of its remedies is the debugger's to do.
+        """
+        meant, _ = self._remedy(finding, rung)
+        if mistakes := extent_mistakes(None, steps):
+            raise collect(mistakes)
+        return self._trial_at(self._place(meant) if start is None else start, steps or self._steps())
+
     def apply_remedy(self, proof: Proof | Finding | str, *, rung: int = 0) -> Outcome:
         """Go on with a remedy: from the branch that proved it, or, without a proof, by doing it here and now.
+
+        Where training is running, it goes on from there to the same end.
 
         Raises:
             ConfigurationError: there is no such finding, or none of its remedies is the debugger's to do.
             CommandError: the change was refused.
         """
         if isinstance(proof, Proof):
-            return self._asked(Checkout(proof.run))
+            return self._go_on_from(proof.run)
         _, remedy = self._remedy(proof, rung)
         assert remedy.command is not None
         return self._asked(remedy.command)
@@ -134,6 +137,32 @@ class Remedies(Preflight):
         """Where to part: the beginning, for what is wrong from the first steps on; else here."""
         from_the_start = finding.cause in FROM_THE_START or finding.step <= FEWEST_STEPS
         return 0 if from_the_start else self._session.loop.step
+
+    def _trial_at(self, place: int, steps: int) -> Trial:
+        """A branch, both sides under other seeds, and the side without it where nothing was trained on from there."""
+        session = self._session
+        reruns = 1 + 2 * SEEDS + (place >= session.status().last_step)
+        return Trial(steps, reruns, reruns * (steps * session.seconds_per_step + session.restore_s))
+
+    def _trials(self) -> tuple[Trial, ...]:
+        """Of every finding whose remedies can be tried."""
+        able = [each for each in self.findings if any(isinstance(it.command, ABLE) for it in each.remedies)]
+        steps = self._steps()
+        return tuple(replace(self._trial_at(self._place(each), steps), cause=str(each.cause)) for each in able)
+
+    @contextmanager
+    def _under_way(self, command: TryRemedy, trial: Trial) -> Iterator[None]:
+        """Meanwhile this one is tried."""
+        self._trial = replace(trial, cause=command.cause, rung=command.rung, began_s=time.time())
+        try:
+            yield
+        finally:
+            self._trial = None
+
+    def _proof(self, cause: str, rung: int) -> Proof | None:
+        """The latest of a remedy."""
+        found = [each for each in self._journal.proofs if (each.finding.cause, each.rung) == (cause, rung)]
+        return found[-1] if found else None
 
     def _steps(self) -> int:
         length = self._session.loop.cursor.batches or FEWEST_STEPS
@@ -180,6 +209,19 @@ class Remedies(Preflight):
         if hold.cancelled:
             raise CommandError("called off; the model is where it was")
 
+    def _go_on_from(self, run: str) -> Outcome:
+        """The branch in the model; it is trained on if training was under way."""
+        session = self._session
+        was_running, goal = session.state is State.RUNNING, replace(session.goal)
+        if was_running:
+            self._asked(Pause())
+        outcome = self._asked(Checkout(run))
+        steps = goal.step - session.loop.step if goal.step is not None else None
+        epochs = goal.epoch - session.loop.epoch if goal.epoch is not None else None
+        if was_running and (steps is None or steps > 0) and (epochs is None or epochs > 0):
+            self._asked(Start(epochs, steps))
+        return outcome
+
     def _asked(self, command: Command) -> Outcome:
         outcome = self._session.post(command).wait()
         if outcome is None or not outcome.ok:
@@ -191,7 +233,7 @@ class Remedies(Preflight):
         self._journal.record_outcome(Outcome(command, session.timeline.current, session.loop.step, ok, text))
 
     def _apply_aside(self, command: ApplyRemedy) -> None:
-        proof = self._proofs.get((command.cause, command.rung))
+        proof = self._proof(command.cause, command.rung)
         proven = proof is not None and proof.helped and proof.run in self._session.timeline.runs
         outcome = self.apply_remedy(proof if proof is not None and proven else command.cause, rung=command.rung)
         self._tell_remedy(command, True, outcome.text)

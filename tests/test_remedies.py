@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from nbdebug import Debugger, Trainer
+from nbdebug import Debugger, Trainer, debugger_live
 from nbdebug.records.commands import (
     Changes,
     Clip,
@@ -25,6 +26,7 @@ from nbdebug.records.commands import (
 from nbdebug.records.comparison import Verdict
 from nbdebug.records.errors import CommandError, ConfigurationError
 from nbdebug.records.findings import Cause, Finding, Remedy, Severity
+from nbdebug.records.status import State
 
 HARMLESS = SetKnobs(Changes(lr=0.1))  # as it is
 BETTER = SetKnobs(Changes(clip=Clip(ClipMode.OFF)))
@@ -70,6 +72,25 @@ def test_the_right_remedy_is_better_and_leaves_the_model_where_it_was(case: Debu
         if not any(each.cause == "gradient_clip_too_low" for each in case.findings):
             break
     assert "gradient_clip_too_low" not in [str(each.cause) for each in case.findings]
+
+
+@pytest.mark.parametrize("extent", [{}, {"epochs": 90_000}, {"steps": 900_000}])
+def test_where_training_runs_it_goes_on_from_the_better_branch(case: Debugger, extent: dict[str, int]) -> None:
+    proof = case.try_remedy("gradient_clip_too_low")
+    case.start(**extent)
+    case.apply_remedy(proof)
+    held = case.status
+    assert case.state is State.RUNNING and held.run == proof.run and case.runs[held.run].parent == "main"
+    assert held.goal_epoch == (90_006 if "epochs" in extent else None)
+    assert held.goal_step == (900_060 if "steps" in extent else None)
+    case.stop()
+
+
+def test_where_the_branch_is_beyond_the_end_it_stands_still(case: Debugger) -> None:
+    proof = case.try_remedy("gradient_clip_too_low", steps=80)
+    case.start(steps=1)
+    case.apply_remedy(proof)
+    assert case.state is not State.RUNNING and case.status.run == proof.run
 
 
 def test_a_remedy_that_does_nothing_is_no_better(case: Debugger) -> None:
@@ -187,3 +208,20 @@ def test_done_here_and_now_one_that_starts_again_trains_a_branch(case: Debugger)
     case.apply_remedy(again)
     case.wait()
     assert case.status.run != "main" and case.status.step == 7
+
+
+def test_a_diagnosis_judges_by_steps_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debugger_live, "SHARE", 1e-9)  # else: a judgement, and then hardly one ever again
+    judged: list[int] = []
+    judge = debugger_live.LiveExaminer._judge
+    monkeypatch.setattr(
+        debugger_live.LiveExaminer, "_judge", lambda self, run, step: judged.append(step) or judge(self, run, step)
+    )
+    case = Debugger(*program(), journal=None)
+    case.set_check_parameters(overfit_steps=20)
+    case.diagnose(steps=117)
+    assert judged[-1] == 117 and max(b - a for a, b in pairwise(judged)) < 35
+    judged.clear()
+    case.run(steps=60)
+    assert len(judged) == 2 and judged[-1] == 177, "paced by time, and once more as training ends"
+    case.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from nbdebug.checks import calibration
 from nbdebug.records.findings import Cause, Finding, Severity
 
 C = Cause
@@ -34,11 +35,12 @@ EXPLAINS: dict[Cause, frozenset[Cause]] = {
                            C.TOO_FEW_SAMPLES),
         C.UNSHUFFLED_DATA: (C.INPUT_LABEL_MISMATCH, C.CLASS_IMBALANCE, C.TRAIN_VAL_MISMATCH, C.LABEL_ENCODING_ERROR,
                             C.TOO_FEW_SAMPLES, C.INITIAL_LOSS, C.LOSS_OSCILLATION, C.NO_BETTER_THAN_BASELINE),
-        C.INPUT_LABEL_MISMATCH: (C.NO_BETTER_THAN_BASELINE, C.LOSS_PLATEAU, C.UNDERFITTING),
+        C.INPUT_LABEL_MISMATCH: (C.NO_BETTER_THAN_BASELINE, C.LOSS_PLATEAU, C.UNDERFITTING, C.OVERFITTING),
         C.UNNORMALIZED_INPUT: (*BLOWS_UP, *NO_LEARNING, C.BAD_INITIALIZATION, C.DEAD_RELU, C.SATURATED_ACTIVATIONS,
                                C.INITIAL_LOSS),
         C.UNNORMALIZED_TARGET: (*BLOWS_UP, *NO_LEARNING, C.INITIAL_LOSS, C.OUTPUT_ACTIVATION_MISMATCH),
-        C.TARGET_OUTLIERS: (C.UNNORMALIZED_TARGET, C.INITIAL_LOSS, C.EXPLODING_GRADIENT, C.LOSS_OSCILLATION),
+        C.TARGET_OUTLIERS: (C.UNNORMALIZED_TARGET, C.INITIAL_LOSS, C.EXPLODING_GRADIENT, C.LOSS_OSCILLATION,
+                             C.INPUT_LABEL_MISMATCH),
         C.CLASS_IMBALANCE: (C.NO_BETTER_THAN_BASELINE, C.TOO_FEW_SAMPLES, C.INITIAL_LOSS),
         C.SOFTMAX_BEFORE_CROSS_ENTROPY: (*BAD_LOSS, C.OUTPUT_ACTIVATION_MISMATCH, C.BAD_INITIALIZATION),
         C.SIGMOID_BEFORE_BCE_WITH_LOGITS: (*BAD_LOSS, C.OUTPUT_ACTIVATION_MISMATCH, C.BAD_INITIALIZATION),
@@ -66,15 +68,16 @@ EXPLAINS: dict[Cause, frozenset[Cause]] = {
         C.BAD_INITIALIZATION: (*BLOWS_UP, *NO_LEARNING, C.SATURATED_ACTIVATIONS, C.DEAD_RELU, C.CONSTANT_OUTPUT,
                                C.MODEL_IGNORES_INPUT, C.NUMERICAL_INSTABILITY),
         C.DEGENERATE_NORMALIZATION: (*NO_LEARNING, C.USER_ERROR, C.CONSTANT_OUTPUT, C.MODEL_IGNORES_INPUT, C.NAN_LOSS,
-                                     C.BAD_INITIALIZATION),
+                                     C.BAD_INITIALIZATION, C.OVERFITTING),
         C.TENSOR_LAYOUT_ERROR: (C.USER_ERROR, C.NO_BETTER_THAN_BASELINE, C.LOSS_PLATEAU, C.CANNOT_OVERFIT_BATCH,
-                                C.INPUT_LABEL_MISMATCH, C.UNDERFITTING),
+                                C.INPUT_LABEL_MISMATCH, C.UNDERFITTING, C.MODEL_IGNORES_INPUT),
         C.WRONG_GRADIENT: (*NO_LEARNING, *BLOWS_UP),
         C.DROPOUT_TOO_HIGH: (C.CANNOT_OVERFIT_BATCH, C.UNDERFITTING, C.NO_BETTER_THAN_BASELINE),
         C.MISSING_NONLINEARITY: (C.UNDERFITTING, C.NO_BETTER_THAN_BASELINE),
         C.DEAD_RELU: (*NO_LEARNING, C.CONSTANT_OUTPUT, C.MODEL_IGNORES_INPUT),
         C.WEIGHT_DECAY_TOO_HIGH: (*NO_LEARNING, C.WEIGHT_COLLAPSE, C.DEAD_RELU),
-        C.LR_TOO_HIGH: (*BLOWS_UP, C.DEAD_RELU, C.UPDATE_RATIO, C.LOSS_PLATEAU),
+        C.LR_TOO_HIGH: (*BLOWS_UP, C.DEAD_RELU, C.UPDATE_RATIO, C.LOSS_PLATEAU, C.MODEL_IGNORES_INPUT, C.CONSTANT_OUTPUT,
+                        C.NO_BETTER_THAN_BASELINE),
         C.LR_TOO_LOW: (*NO_LEARNING,),
         C.GRADIENT_CLIP_TOO_LOW: (*NO_LEARNING,),
         C.LR_SCHEDULE_COLLAPSE: (*NO_LEARNING,),
@@ -91,7 +94,8 @@ EXPLAINS: dict[Cause, frozenset[Cause]] = {
 def ranked(findings: Iterable[Finding], *, ignored: Iterable[Cause] = ()) -> tuple[Finding, ...]:
     """Merge what is found again, fold what another explains under it, and put the most likely cause first.
 
-    What is explained is left in the list, after what stands by itself.
+    What is explained is left in the list, after what stands by itself. Order goes by what rules say of themselves, and
+    how sure a finding is then said to be by how often such ones were right.
     """
     left = merged([finding for finding in findings if finding.cause not in set(ignored)])
     roots: list[Finding] = []
@@ -101,7 +105,15 @@ def ranked(findings: Iterable[Finding], *, ignored: Iterable[Cause] = ()) -> tup
         (symptoms if above else roots).append(finding)
     folded = {id(root): tuple(each.title for each in symptoms if _explains(root, each)) for root in roots}
     told = [replace(root, folded=folded[id(root)]) for root in roots]
-    return tuple(sorted(told, key=_order)) + tuple(sorted(symptoms, key=_order))
+    return tuple(calibrated(each) for each in (*sorted(told, key=_order), *sorted(symptoms, key=_order)))
+
+
+def calibrated(finding: Finding) -> Finding:
+    """As sure as such findings deserve; what its rule said is kept. What merely happened, with no rule, stays."""
+    if not finding.source:
+        return finding
+    stated = _stated(finding)
+    return replace(finding, confidence=calibration.shipped()(finding.cause, stated), rule_confidence=stated)
 
 
 def merged(findings: Sequence[Finding]) -> list[Finding]:
@@ -127,5 +139,10 @@ def _explained_by(finding: Finding, others: Sequence[Finding]) -> list[Finding]:
     return [other for other in above if not _explains(finding, other) or _order(other) <= _order(finding)]
 
 
+def _stated(finding: Finding) -> float:
+    """How sure the rule is."""
+    return finding.confidence if finding.rule_confidence is None else finding.rule_confidence
+
+
 def _order(finding: Finding) -> tuple[int, float, int, int]:
-    return SEVERITIES[finding.severity], -finding.confidence, PLACES[finding.cause], -finding.step
+    return SEVERITIES[finding.severity], -_stated(finding), PLACES[finding.cause], -finding.step

@@ -1,38 +1,4 @@
-// The view itself, and the cards of findings. Last of the files board*.js: it makes the others' parts, and exports.
-
-class Findings {
-  constructor(command) {
-    this.command = command;
-    this.summary = h("span", { class: "nbd-read" });
-    this.cards = h("div", { class: "nbd-cards" });
-    this.node = h("section", { class: "nbd-panel nbd-findings", "aria-label": "Findings" },
-      h("header", {}, h("h3", {}, "Findings"), this.summary), this.cards);
-    this.known = new Map();
-  }
-
-  update({ summary, first, cards }) {
-    setText(this.summary, summary);
-    const nodes = new Map(cards.map((card) => [JSON.stringify(card), card]));
-    const known = new Map([...nodes].map(([key, card]) => [key, this.known.get(key) ?? this.card(card)]));
-    this.known = known;
-    const all = [...known.values()], rest = all.slice(first);
-    const wasOpen = this.cards.querySelector(".nbd-more-cards")?.open;
-    const folded = rest.length ? [h("details", { class: "nbd-more-cards", ...(wasOpen ? { open: "" } : {}) }, h("summary", {}, `${rest.length} more`), ...rest)] : [];
-    this.cards.replaceChildren(...(all.length ? [...all.slice(0, first), ...folded] : [h("p", { class: "nbd-calm" }, "Nothing to report.")]));
-  }
-
-  card({ severity, title, why, detail, where, origin, layers, evidence, pictures, remedies, code, source, sure, folded, cause }) {
-    const more = evidence.length || pictures.length || source;
-    return h("article", { class: `nbd-card nbd-${severity}` },
-      h("div", { class: "nbd-card-head" }, h("b", {}, title), h("span", { class: "nbd-severity" }, severity)),
-      h("p", {}, why), h("p", { class: "nbd-where" }, [where, layers, sure].filter(Boolean).join(" · ")), origin ? originNode(origin) : null,
-      code ? codeNode({ ...code, label: "", function: "" }) : null,
-      remedies.length ? remediesNode(remedies, cause, this.command) : null,
-      folded.length ? h("p", { class: "nbd-folded" }, `Explains: ${folded.join(", ")}`) : null,
-      more ? h("details", {}, h("summary", {}, "Evidence"), ...pictures.map(pictureNode), evidence.length ? evidenceNode(evidence) : null, source ? h("p", { class: "nbd-folded" }, source) : null) : null,
-      detail ? h("details", {}, h("summary", {}, "Detail"), h("pre", { tabindex: "0" }, detail)) : null);
-  }
-}
+// The view itself. Last of the files board*.js: it makes the others' parts, and exports.
 
 // --- the view: puts the parts together, tells the kernel when it is ready, awake, done drawing, gone
 
@@ -49,11 +15,13 @@ class Board {
     this.controls = new Controls(command);
     this.breakpoints = new Breakpoints(command);
     this.batch = new Batch();
+    this.samples = new Samples();
     this.finder = new Finder(command);
     this.search = new Search(command);
     this.checks = new Checks(command);
     this.change = new Change(command);
-    this.findings = new Findings(command);
+    this.lit = new Lit(this.choice, () => this.relight());
+    this.findings = new Findings(command, this.lit);
     this.runs = new Runs(command, (run, drawn) => { if (!this.closed) this.send("overlay", { run, drawn }); });
     this.snapshots = new Snapshots(command);
     this.runs.node.append(this.snapshots.node);
@@ -81,11 +49,14 @@ class Board {
     this.charts.loss.adjust = (_, layout) => this.adjustLoss(layout);
     this.layered = ["gradient_flow", "distributions", "over_time"].map((name) => this.charts[name]);
     this.sinks = { ...this.charts, layers: this.table };
+    for (const name of ["loss", "over_time", "story"]) this.charts[name].lit = this.lit;
+    for (const chart of [...this.layered, this.table]) chart.found = this.lit;
     this.verdict = new Verdict(this.charts.verdict);
-    this.tabs = new Tabs("Layers, runs, batch, learning rate, search and changes", [
+    this.tabs = new Tabs("Layers, runs, batch, samples, learning rate, search and changes", [
       { name: "layers", title: "Layers", panel: h("div", { class: "nbd-layers-tab" }, this.table.node, this.charts.story.node) },
       { name: "runs", title: "Runs", panel: h("div", { class: "nbd-runs-tab" }, this.runs.node, this.verdict.node) },
       { name: "batch", title: "Batch", panel: this.batch.node },
+      { name: "samples", title: "Samples", panel: this.samples.node },
       { name: "checks", title: "Checks", panel: this.checks.node },
       { name: "finder", title: "LR finder", panel: this.finder.node },
       { name: "search", title: "Search", panel: this.search.node },
@@ -230,12 +201,14 @@ class Board {
     if (changed.has("outcome")) this.controls.report(this.parts.get("outcome"));
     if (changed.has("breakpoints")) this.breakpoints.update(this.parts.get("breakpoints"));
     if (changed.has("batch")) this.batch.update(this.parts.get("batch"));
+    if (changed.has("looks")) this.samples.looks(this.parts.get("looks"));
+    if (changed.has("samples")) this.samples.update(this.parts.get("samples"));
     if (changed.has("checks")) this.checks.update(this.parts.get("checks"));
     if (changed.has("finder")) this.finder.update(this.parts.get("finder"));
     if (changed.has("searching")) this.search.update(this.parts.get("searching"));
     if (changed.has("change")) this.change.update(this.parts.get("change"));
     if (changed.has("own")) this.change.own.show(this.parts.get("own"));
-    if (changed.has("findings")) this.findings.update(this.parts.get("findings"));
+    if (changed.has("findings")) this.findings.update(this.parts.get("findings"), this.closed);
     if (changed.has("runs") && this.parts.has("runs")) this.runs.update(this.parts.get("runs"), this.closed);
     if ((changed.has("snapshots") || changed.has("runs")) && this.parts.has("runs")) this.snapshots.update(this.parts.get("snapshots"), this.parts.get("runs"), this.closed);
     if (changed.has("verdict")) { this.verdict.update(this.parts.get("verdict")); this.switchCharts(); }
@@ -260,6 +233,14 @@ class Board {
     this.schedule();
   }
 
+  relight() {
+    for (const name of ["loss", "story"]) this.charts[name].dirty = true;
+    for (const chart of this.layered) chart.dirty = true;
+    this.table.show();
+    this.findings.mark();
+    this.schedule();
+  }
+
   openTab(tab) {
     this.switchCharts();
     this.table.dirty = true;
@@ -279,7 +260,8 @@ class Board {
 
   key(event) {
     if (event.key !== "Escape" || event.defaultPrevented || /^(input|select)$/i.test(event.target.tagName)) return;
-    if (this.choice.scope.path.length && !this.closed) { event.preventDefault(); this.choice.up(); }
+    if (this.lit.card) { event.preventDefault(); this.lit.light(null); }
+    else if (this.choice.scope.path.length && !this.closed) { event.preventDefault(); this.choice.up(); }
     else if (this.choice.layer()) { event.preventDefault(); this.choice.pickLayer(""); }
   }
 
@@ -309,6 +291,7 @@ class Board {
     this.breakpoints.close(this.closed);
     this.finder.close(this.closed);
     this.checks.close(this.closed);
+    this.findings.close(this.closed);
     this.search.close(this.closed);
     this.change.close(this.closed);
     for (const aim of this.aims) aim.close(this.closed);
@@ -324,6 +307,7 @@ class Board {
     this.breakpoints.close("");
     this.finder.close("");
     this.checks.close("");
+    this.findings.close("");
     this.search.close("");
     this.change.close("");
     for (const aim of this.aims) aim.close("");

@@ -34,7 +34,11 @@ _SCRIPTS = (  # one module together
     "board_stops.js",
     "board_origin.js",
     "board_batch.js",
+    "board_samples.js",
     "board_checks.js",
+    "board_lit.js",
+    "board_trials.js",
+    "board_findings.js",
     "board_finder.js",
     "board_fields.js",
     "board_options.js",
@@ -46,7 +50,10 @@ _SCRIPTS = (  # one module together
     "board_change.js",
     "board.js",
 )
-_STYLES = tuple(f"board{part}.css" for part in ("", "_layers", "_stops", "_checks", "_finder", "_search", "_change"))
+_STYLES = tuple(
+    f"board{part}.css"
+    for part in ("", "_layers", "_stops", "_checks", "_findings", "_finder", "_search", "_change", "_samples")
+)
 
 
 @cache

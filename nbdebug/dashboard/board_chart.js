@@ -21,6 +21,7 @@ class Chart {
     this.dirty = false;
     this.off = false; // not on the page: nothing to draw
     this.cursorStep = null;
+    this.lit = null; // what a finding's card lights: bands of steps, where it is given
     this.said = { title: "", readout: "", empty: "" };
   }
 
@@ -79,6 +80,7 @@ class Chart {
     Object.assign(layout, size, { font: { ...layout.font, family: getComputedStyle(this.plot).fontFamily } });
     const traces = this.coloured.data.map((trace) => ({ ...trace, ...patch.traces?.[trace.name], ...this.arrays.get(trace.name) }));
     const data = this.adjust(traces, layout, colours) ?? traces;
+    this.lit?.bands(this, layout, colours, this.name === "story" ? "above" : "below");
     await plotly.react(this.plot, data, layout, { displayModeBar: false, doubleClick: "reset", scrollZoom: false });
     if (!this.zoomed && this.plot.on) { this.zoomed = true; this.plot.on("plotly_relayout", () => this.drawn()); }
     this.drawn();
@@ -108,6 +110,7 @@ class LayerChart extends Chart {
   constructor(name, choice, heading = null) {
     super(name, null, heading);
     this.choice = choice;
+    this.found = null; // what a finding's card lights: layers
     this.plot.addEventListener("pointerdown", (event) => this.press(event), true);
     this.plot.classList.add("nbd-pickable");
     this.node.tabIndex = -1;
@@ -153,15 +156,18 @@ class Bars extends LayerChart {
     return at && at.x >= 0 && at.x <= at.xaxis._length ? this.keys()[Math.round(at.xaxis.p2l(at.x))] : null;
   }
 
-  adjust(_, layout, colours) {
+  adjust(traces, layout, colours) {
     this.meta = layout.meta;
     const labels = layout.meta.labels, length = layout.width - layout.template.layout.margin.l - layout.template.layout.margin.r;
     const texts = labels.map((label) => shorten(label, 15)), sizes = texts.map((text) => this.width(text) + 4);
     const middles = labels.map((_, index) => length * (index + 0.6) / (labels.length + 0.2));
     const picked = this.picked();
     const inside = (index) => middles[index] + sizes[index] / 2 < length + 12 && middles[index] - sizes[index] / 2 > -40;
-    const shown = fitting(middles, sizes, picked < 0 ? [] : [picked]).filter((index) => index === picked || inside(index));
+    const lit = this.found?.places(this.keys()) ?? [];
+    const shown = fitting(middles, sizes, [...(picked < 0 ? [] : [picked]), ...lit.filter(inside)]).filter((index) => index === picked || inside(index));
     layout.xaxis = { ...layout.xaxis, tickvals: shown, ticktext: shown.map((index) => plain(texts[index])) };
+    this.found?.bars(this.keys(), traces, colours);
+    this.found?.rows(this.keys(), layout, colours, (first, last) => ({ x0: first - 0.5, x1: last + 0.5, yref: "paper", y0: 0, y1: 1 }));
     this.outline(layout, colours, { x0: picked - 0.5, x1: picked + 0.5, yref: "paper", y0: 0, y1: 1 });
   }
 }
@@ -181,10 +187,11 @@ class Ridges extends LayerChart {
     const [, high] = layout.yaxis.range, pixels = (layout.height - top - bottom - 9) / high, low = -9 / pixels; // room for half a label
     const middles = labels.map((_, index) => index * pixels), sizes = labels.map(() => LABEL_HEIGHT);
     const picked = this.picked(), calm = (note) => note.text.startsWith("σ");
-    const must = [...(picked < 0 ? [] : [picked]), ...layout.annotations.flatMap((note, index) => calm(note) ? [] : [index])];
+    const must = [...(picked < 0 ? [] : [picked]), ...(this.found?.places(this.keys()) ?? []), ...layout.annotations.flatMap((note, index) => calm(note) ? [] : [index])];
     const shown = fitting(middles, sizes, must);
     layout.yaxis = { ...layout.yaxis, range: [low, high], tickvals: shown.map((index) => rows - 1 - index), ticktext: shown.map((index) => plain(left < 122 ? labels[index] : shorten(labels[index], letters))) };
     layout.annotations = layout.annotations.filter((_, index) => shown.includes(index));
+    this.found?.rows(this.keys(), layout, colours, (first, last) => ({ xref: "paper", x0: 0, x1: 1, y0: rows - 1 - last - 0.08, y1: rows - first - 0.1 }));
     this.outline(layout, colours, { xref: "paper", x0: 0, x1: 1, y0: rows - 1 - picked - 0.08, y1: rows - picked - 0.1 });
     for (const trace of traces) trace.text = this.words(borders, trace.meta);
   }
@@ -224,13 +231,14 @@ class Lines extends LayerChart {
     if (band) band.fillcolor = band.fillcolor.replace("rgb(", "rgba(").replace(")", ",0.14)");
     const key = keys.includes(this.choice.layer()) ? this.choice.layer() : keys.includes(this.choice.row()) ? this.choice.row() : lit?.key;
     const index = keys.lastIndexOf(key), trace = traces.find(({ name }) => name === names[index]);
-    if (!trace) return traces;
+    if (!trace) return this.found?.lines(keys, names, traces, colours) ?? traces;
     const color = key === lit?.key ? lit.color : colours.named("brand");
     Object.assign(trace, { line: { ...trace.line, color, width: 2 }, opacity: 1 });
     const picked = key !== lit?.key || key === this.choice.layer();
     if (picked) trace.line.width = 2.4;
     this.label(trace, layout, plain(shorten(labels[index], 24)), color);
-    return [...traces.filter((each) => each !== trace), trace];
+    const ordered = [...traces.filter((each) => each !== trace), trace];
+    return this.found?.lines(keys, names, ordered, colours) ?? ordered;
   }
 
   // The name at the end of the line, on the side with more room; the band's name makes way for it.

@@ -1,4 +1,4 @@
-// The checks' tab, and what a finding's card shows beside its words: evidence, a small picture, remedies.
+// The checks' tab, and what a finding's card shows beside its words: evidence, a small picture.
 
 class Checks {
   constructor(command) {
@@ -47,15 +47,6 @@ function checkNode({ name, title, outcome, sign, why, took, measured }, open) {
 function evidenceNode(rows) {
   return h("table", { class: "nbd-evidence" }, h("tbody", {}, ...rows.map(({ name, value, limit, bad, parameter }) => h("tr", {},
     h("th", { scope: "row" }, name), h("td", { class: bad ? "nbd-lit" : "" }, value), h("td", { class: "nbd-mute", title: parameter ? `parameter ${parameter}` : undefined }, limit)))));
-}
-
-// What the debugger can do itself has a button to try it on a branch, and one to do it here and now.
-function remediesNode(remedies, cause, command) {
-  const act = (name, rung) => guarded(() => command(name, { cause, rung }));
-  const buttons = (text, rung) => h("span", { class: "nbd-remedy-buttons" },
-    h("button", { type: "button", "aria-label": `Try it: ${text}`, title: "train on a branch with it and without, and compare; the model stays where it is", onclick: act("try_remedy", rung) }, "Try it"),
-    h("button", { type: "button", "aria-label": `Apply: ${text}`, title: "from the next step on", onclick: act("apply_remedy", rung) }, "Apply"));
-  return h("ol", { class: "nbd-remedies", "aria-label": "Remedies" }, ...remedies.map(({ text, code, rung }) => h("li", {}, text, rung >= 0 ? buttons(text, rung) : null, code ? h("pre", { tabindex: "0" }, code) : null)));
 }
 
 // --- small pictures: bars, lines, or a matrix of shades

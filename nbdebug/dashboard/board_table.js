@@ -130,6 +130,7 @@ class LayerTable {
     const last = Math.min(this.order.length, first + Math.ceil(Math.max(SIGHT, this.scroll.clientHeight) / ROW) + 2 * SPARE);
     while (this.pool.length < last - first) this.pool.push(this.row());
     const picked = this.choice.layer();
+    this.table.dataset.tone = this.found?.tone() ?? "";
     this.pool.forEach((row, slot) => { row.node.hidden = slot >= last - first; if (!row.node.hidden) this.fill(row, first + slot, picked); });
     this.above.firstElementChild.style.height = `${first * ROW}px`;
     this.below.firstElementChild.style.height = `${(this.order.length - last) * ROW}px`;
@@ -151,6 +152,7 @@ class LayerTable {
     row.node.tabIndex = place === this.active ? 0 : -1;
     row.node.setAttribute("aria-selected", String(name === picked));
     row.node.classList.toggle("nbd-data", this.data.has(index));
+    row.node.classList.toggle("nbd-found", this.found?.layers().has(name) ?? false);
     const base = this.choice.scope.path.length && !this.filter.value ? name : shorten(name, 34);
     setText(row.name, base);
     row.name.title = [name, ...own.map(({ what, why }) => `${what}: ${why}`)].join("\n");
@@ -223,6 +225,13 @@ class LayerTable {
   }
 
   // A layer was picked, here or elsewhere: shown lit, and, if picked elsewhere, brought into sight.
+  // A finding's card lights layers: the first of them is brought into sight.
+  show() {
+    const lit = this.found?.layers() ?? new Set(), place = this.order.findIndex((index) => lit.has(this.names[index]));
+    if (place >= 0 && this.built) this.scroll.scrollTop = Math.max(0, place - 2) * ROW;
+    this.render();
+  }
+
   follow() {
     const place = this.order.findIndex((index) => this.names[index] === this.choice.layer());
     if (place >= 0 && !this.mine && this.built) { this.active = place; this.reveal(place); }

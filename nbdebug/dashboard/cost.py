@@ -38,6 +38,7 @@ def _rows(cost: Cost) -> list[list[str]]:
     allowed = "no limit" if cost.budget is None else f"{100 * cost.budget:.3g} % allowed"
     rows = [["share of the time", f"{words.percent(cost.share)}, {allowed}"]]
     rows += [["of it for snapshots", words.percent(cost.snapshots)]] if cost.snapshots >= 5e-4 else []
+    rows += [["for watched samples", words.percent(cost.passes)]] if cost.passes >= 5e-4 else []
     rows += [["a step takes", _milliseconds(cost.step_s)]] if cost.step_s > 0 else []
     rows += [["watching adds, every step", _milliseconds(cost.fixed_s)]] if cost.fixed_s > 0 else []
     if cost.sample_s > 0:

@@ -28,9 +28,11 @@ from nbdebug.dashboard import (
     rewind,
     runbar,
     runs,
+    samples,
     search,
     snapshots,
     theme,
+    trials,
     verdict,
 )
 from nbdebug.dashboard.figures.distributions import DistributionsPanel
@@ -112,10 +114,13 @@ class Painter:
         self._scope: tuple[tuple[object, ...], Json] = ((), None)
         self._encoded: dict[str, dict[Key, tuple[Array, Values]]] = {}
         self._listed: tuple[tuple[object, ...], Json] = ((), None)
+        self._cards: tuple[tuple[object, ...], Json] = ((None,), None)
         self._failed: dict[str, Finding] = {}
         self._answers = breakpoints.Answers()
         self._batch: tuple[tuple[object, ...], Json] = ((None,), batch.state(None))
         self._own: tuple[tuple[object, ...], Json] = ((), [])
+        self._samples: tuple[tuple[object, ...], Json] = ((), {"hint": samples.WAITING})
+        self._looks: tuple[tuple[object, ...], Json] = ((None,), samples.looks(None))
 
     def paint(self, view: View, *, whole: bool = False) -> Picture:
         """The picture of a view. About a millisecond; a panel whose structure changed costs some 10 ms more.
@@ -127,7 +132,6 @@ class Painter:
         chosen = self._chosen(inputs, whole)
         for panel in self._panels:
             picture |= self._panel(panel, view, inputs.get(panel.name), panel.name in chosen)
-        titles = {run.run.name: run.run.shown for run in view.runs}
         picture |= {
             ("bar",): runbar.state(view, self._legend),
             ("rewind",): rewind.state(view),
@@ -139,7 +143,7 @@ class Painter:
             ("checks",): checks.state(view),
             ("finder",): finder.state(view),
             ("searching",): search.state(view),
-            ("findings",): findings.state((*self._failed.values(), *view.findings), titles),
+            ("findings",): self._found(view),
             ("outcome",): controls.outcome(view),
             ("cost",): cost.state(view),
             ("focus",): self._lens.state(view),
@@ -148,8 +152,18 @@ class Painter:
             ("batch",): self._batched(view, whole),
             ("change",): change.state(view, self._lens.names(view)),
             ("own",): self._owned(view, whole),
+            ("samples",): self._sampled(view, whole),
+            ("looks",): self._looked(view, whole),
         }
         return picture
+
+    def _found(self, view: View) -> Json:
+        """Cards seldom change; what a trial takes does all the time."""
+        failed, runs = tuple(self._failed.values()), tuple(run.run for run in view.runs)
+        inputs = (view.findings, view.courses, *view.proofs, *failed, *runs, view.status.run)
+        if not _same(self._cards[0], inputs):
+            self._cards = (inputs, findings.state((*failed, *view.findings), view))
+        return self._cards[1] | trials.state(view)
 
     def _snapshots(self, view: View) -> Json:
         """There may be hundreds, and they seldom change."""
@@ -173,6 +187,19 @@ class Painter:
         if not _same(self._own[0], view.panels) and (whole or self._lens.shows(change.CHANGE_TAB)):
             self._own = (view.panels, change.panels(view.panels))
         return self._own[1]
+
+    def _sampled(self, view: View, whole: bool) -> Json:
+        """What passes tell of samples, made again where there are others, and sent only to who looks."""
+        if not _same(self._samples[0], (view.samples,)) and (whole or self._lens.shows(samples.SAMPLES_TAB)):
+            self._samples = ((view.samples,), samples.state(view.samples))
+        return self._samples[1]
+
+    def _looked(self, view: View, whole: bool) -> Json:
+        """How they look stays as long as they are watched."""
+        inputs = (view.samples.set,)
+        if not _same(self._looks[0], inputs) and (whole or self._lens.shows(samples.SAMPLES_TAB)):
+            self._looks = (inputs, samples.looks(view.samples.set))
+        return self._looks[1]
 
     def _scoped(self, view: View) -> Json:
         """The rows at the present place in the tree; for the browser, in the order of the table."""

@@ -28,7 +28,9 @@ from nbdebug.records import (
     findings,
     layers,
     manifest,
+    proofs,
     runs,
+    samples,
     schedules,
     search,
     signals,
@@ -46,8 +48,9 @@ RECORDS: dict[str, type[Any]] = {
         *(findings.Finding, layers.LayerValues, layers.Unseen, manifest.Manifest, runs.Intervention, runs.Mark),
         *(runs.Run, signals.Series, snapshots.SnapshotInfo, view.Points),
         *(schedules.Schedule, stops.CodeLine, stops.Range, stops.Origin),
-        *(findings.Evidence, findings.Picture, findings.Remedy, checks.CheckResult, checks.Report),
-        *(finder.LrCurve, search.SearchResult, search.Trial),
+        *(findings.Evidence, findings.Picture, findings.Remedy, checks.CheckResult, checks.Report, findings.Gone),
+        *(finder.LrCurve, search.SearchResult, search.Trial, proofs.Proof),
+        *(stops.BatchView, samples.SampleSet, samples.SamplePass),
     )
 }
 ENUMS: dict[str, type[Enum]] = {
@@ -55,7 +58,7 @@ ENUMS: dict[str, type[Enum]] = {
     for enum in (
         *(commands.ClipMode, commands.InitScheme, commands.StartPoint, comparison.Verdict, findings.Cause),
         *(findings.Severity, runs.RunKind, signals.Split, signals.Signal, snapshots.Reason, stops.Phase),
-        *(schedules.ScheduleKind, schedules.Interval, search.SearchEngine, findings.PictureKind),
+        *(schedules.ScheduleKind, schedules.Interval, search.SearchEngine, findings.PictureKind, samples.Task),
     )
 }
 ARRAY_KINDS = "biuf"

@@ -22,15 +22,18 @@ from nbdebug.journal.pending import (
     UnseenTold,
 )
 from nbdebug.journal.run_record import RunRecord
+from nbdebug.journal.sample_passes import SamplePasses
 from nbdebug.journal.store import Store
 from nbdebug.records.commands import Outcome
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.finder import LrCurve
-from nbdebug.records.findings import Finding
+from nbdebug.records.findings import Finding, Gone
 from nbdebug.records.frames import Frame, Rows
 from nbdebug.records.layers import Unseen
 from nbdebug.records.manifest import Manifest
+from nbdebug.records.proofs import Proof
 from nbdebug.records.runs import Intervention, Mark, Run
+from nbdebug.records.samples import SamplePass, Samples, SampleSet
 from nbdebug.records.search import SearchResult
 from nbdebug.records.signals import Series
 from nbdebug.records.snapshots import SnapshotInfo
@@ -40,6 +43,7 @@ MAX_OUTCOMES = 10_000
 MAX_COMPARISONS = 100
 MAX_SEARCHES = 100
 MAX_LR_CURVES = 100
+MAX_PROOFS = 100
 MAX_LAYER_BYTES = 128 << 20
 NOTHING_KNOWN = LayersView()
 T = TypeVar("T")
@@ -58,7 +62,10 @@ class Journal:
         self._lock = threading.RLock()
         self._runs: dict[str, RunRecord] = {}
         self._outcomes: deque[Outcome] = deque(maxlen=MAX_OUTCOMES)
-        self._findings: deque[Finding] = deque(maxlen=MAX_OUTCOMES)
+        self._told: deque[Finding | Gone] = deque(maxlen=MAX_OUTCOMES)
+        self._proofs: deque[Proof] = deque(maxlen=MAX_PROOFS)
+        self._sampled = SamplePasses()
+        self._tellings = 0
         self._marks: deque[Mark] = deque(maxlen=MAX_OUTCOMES)
         self._manifests: dict[str, Manifest] = {}
         self._comparisons: deque[Comparison] = deque(maxlen=MAX_COMPARISONS)
@@ -205,14 +212,45 @@ class Journal:
     def record_finding(self, finding: Finding) -> None:
         """Keep a finding."""
         with self._lock:
-            self._findings.append(finding)
+            self._told.append(finding)
+            self._tellings += 1
             self._keep(finding)
+
+    def record_gone(self, gone: Gone) -> None:
+        """Keep that something is found no more."""
+        with self._lock:
+            self._told.append(gone)
+            self._tellings += 1
+            self._keep(gone)
+
+    def record_proof(self, proof: Proof) -> None:
+        """Keep what came of a remedy."""
+        with self._lock:
+            self._proofs.append(proof)
+            self._keep(proof)
 
     def mark(self, mark: Mark) -> None:
         """Mark an intervention on the curves."""
         with self._lock:
             self._marks.append(mark)
             self._keep(mark)
+
+    def record_sample_set(self, made: SampleSet) -> None:
+        """These samples are watched from now on."""
+        with self._lock:
+            self._sampled.record_set(made)
+            self._keep(made)
+
+    def record_sample_pass(self, made: SamplePass) -> None:
+        """Keep what the model made of the samples at a step."""
+        with self._lock:
+            self._sampled.record_pass(made)
+            self._keep(made)
+
+    def samples(self, run: str, step: int | None = None) -> Samples:
+        """The passes that led to a step of a run (its last one without); the same object while nothing is new."""
+        with self._lock:
+            return self._sampled.of(self.lineage(run) if run in self._runs else [], step)
 
     @property
     def runs(self) -> dict[str, Run]:
@@ -230,7 +268,24 @@ class Journal:
     def findings(self) -> tuple[Finding, ...]:
         """All findings, oldest first."""
         with self._lock:
-            return tuple(self._findings)
+            return tuple(each for each in self._told if isinstance(each, Finding))
+
+    @property
+    def told(self) -> tuple[Finding | Gone, ...]:
+        """All findings, and what was found no more, in the order in which it was told."""
+        with self._lock:
+            return tuple(self._told)
+
+    @property
+    def tellings(self) -> int:
+        """How often a finding came or went: while this stays, so do they."""
+        return self._tellings
+
+    @property
+    def proofs(self) -> tuple[Proof, ...]:
+        """What came of remedies, oldest first."""
+        with self._lock:
+            return tuple(self._proofs)
 
     @property
     def marks(self) -> tuple[Mark, ...]:
@@ -318,6 +373,7 @@ class Journal:
     def _forget(self, run: str) -> None:
         del self._runs[run]
         self._manifests.pop(run, None)
+        self._sampled.forget(run)
         self._marks = deque((mark for mark in self._marks if mark.run != run), maxlen=MAX_OUTCOMES)
 
     def _keep(self, entry: Entry) -> None:

@@ -16,11 +16,13 @@ from nbdebug.journal.series import TRAIN_LOSS, Curve
 from nbdebug.records.commands import Outcome
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.finder import LrCurve
-from nbdebug.records.findings import Finding
+from nbdebug.records.findings import Finding, Gone
 from nbdebug.records.frames import Floats, Frame, Rows
 from nbdebug.records.layers import Unseen
 from nbdebug.records.manifest import Manifest
+from nbdebug.records.proofs import Proof
 from nbdebug.records.runs import Intervention, Mark, Run
+from nbdebug.records.samples import SamplePass, SampleSet
 from nbdebug.records.search import SearchResult
 from nbdebug.records.signals import Series
 from nbdebug.records.snapshots import SnapshotInfo
@@ -147,6 +149,10 @@ Entry = (
     | UnseenTold
     | Outcome
     | Finding
+    | Gone
+    | Proof
+    | SampleSet
+    | SamplePass
     | Mark
     | Intervention
     | Manifest

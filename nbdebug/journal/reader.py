@@ -24,9 +24,11 @@ from nbdebug.records.commands import Outcome
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.errors import ConfigurationError, NbdebugError
 from nbdebug.records.finder import LrCurve
-from nbdebug.records.findings import Finding
+from nbdebug.records.findings import Finding, Gone
 from nbdebug.records.manifest import Manifest
+from nbdebug.records.proofs import Proof
 from nbdebug.records.runs import Intervention, Mark, Run, RunKind
+from nbdebug.records.samples import SamplePass, SampleSet
 from nbdebug.records.search import SearchResult
 from nbdebug.records.signals import Series, Signal, Split
 from nbdebug.records.view import Points
@@ -161,7 +163,11 @@ class Reader:
     def _read_records(self, journal: Journal) -> None:
         runs = self._bodies
         self._each("outcomes", Outcome, journal.record_outcome)
-        self._each("findings", Finding, journal.record_finding)
+        self._each(
+            "findings",
+            (Finding, Gone),
+            lambda it: journal.record_gone(it) if isinstance(it, Gone) else journal.record_finding(it),
+        )
         self._each("marks", Mark, journal.mark)
         self._each(
             "interventions", Intervention, lambda it: journal.record_intervention(it) if it.run in runs else None
@@ -170,12 +176,15 @@ class Reader:
         self._each("comparisons", Comparison, journal.record_comparison)
         self._each("searches", SearchResult, journal.record_search)
         self._each("lr_curves", LrCurve, journal.record_lr_curve)
+        self._each("proofs", Proof, journal.record_proof)
+        self._each("sample_sets", SampleSet, journal.record_sample_set)
+        self._each("sample_passes", SamplePass, journal.record_sample_pass)
         for (body,) in self._all("SELECT body FROM snapshots WHERE session = ?", self._number):
             if body != self._snapshots_body:
                 self._snapshots_body = body
                 journal.record_snapshots(self._decoded(tuple, body) or ())
 
-    def _each(self, table: str, kind: type[Any], take: Callable[[Any], None]) -> None:
+    def _each(self, table: str, kind: type[Any] | tuple[type[Any], ...], take: Callable[[Any], None]) -> None:
         if not self._one("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?", table):
             return  # a file of an older version that nobody has written to since
         sql = f"SELECT id, body, arrays FROM {table} WHERE session = ? AND id > ? ORDER BY id"
@@ -267,7 +276,7 @@ class Reader:
             raise ValueError(f"a session began at {started_s!r}, which is no time")
         return StoredSession(*values)
 
-    def _decoded(self, kind: type[Any], body: str | bytes, arrays: bytes | None = None) -> Any:
+    def _decoded(self, kind: type[Any] | tuple[type[Any], ...], body: str | bytes, arrays: bytes | None = None) -> Any:
         try:
             record = codec.decode(body, arrays)
         except codec.UnreadableRecord:

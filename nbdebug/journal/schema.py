@@ -74,12 +74,28 @@ CREATE TABLE lr_curves (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NO
 CREATE INDEX lr_curves_of_run ON lr_curves (session, run);
 """
 
+PROOFS = """
+CREATE TABLE proofs (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL, run TEXT NOT NULL,
+    body BLOB NOT NULL, arrays BLOB);
+CREATE INDEX proofs_of_run ON proofs (session, run);
+"""
+
+SAMPLE_PASSES = """
+CREATE TABLE sample_sets (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL, run TEXT NOT NULL,
+    body BLOB NOT NULL, arrays BLOB);
+CREATE TABLE sample_passes (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL, run TEXT NOT NULL,
+    body BLOB NOT NULL, arrays BLOB);
+CREATE INDEX sample_passes_of_run ON sample_passes (session, run);
+"""
+
 # What leads from version n to n + 1 stands at n; version 0 is an empty file.
-STEPS: tuple[str, ...] = (TABLES_1, COMPARISONS, SEARCHES)
+STEPS: tuple[str, ...] = (TABLES_1, COMPARISONS, SEARCHES, PROOFS, SAMPLE_PASSES)
 VERSION = len(STEPS)
 
 RECORD_TABLES = (
     *("outcomes", "findings", "marks", "interventions", "manifests", "comparisons", "searches", "lr_curves"),
+    "proofs",
+    *("sample_sets", "sample_passes"),
 )
 
 

@@ -32,15 +32,18 @@ from nbdebug.journal.pending import (
     UnseenTold,
 )
 from nbdebug.journal.points import Stretch, joined, packed, unpacked
+from nbdebug.journal.sample_passes import most_passes
 from nbdebug.journal.sample_table import SampleTable
 from nbdebug.journal.samples import Sampler
 from nbdebug.journal.transaction import Transaction
 from nbdebug.records.commands import Outcome
 from nbdebug.records.comparison import Comparison
 from nbdebug.records.finder import LrCurve
-from nbdebug.records.findings import Finding
+from nbdebug.records.findings import Finding, Gone
 from nbdebug.records.manifest import Manifest
+from nbdebug.records.proofs import Proof
 from nbdebug.records.runs import Intervention, Mark, Run
+from nbdebug.records.samples import SamplePass, SampleSet
 from nbdebug.records.search import SearchResult
 from nbdebug.records.view import Points
 
@@ -49,13 +52,16 @@ MAX_POINTS = 65_536
 TABLE_OF: dict[type[Any], str] = {
     Outcome: "outcomes",
     Finding: "findings",
+    Gone: "findings",
     Mark: "marks",
     Intervention: "interventions",
     Manifest: "manifests",
     Comparison: "comparisons",
     LrCurve: "lr_curves",
+    Proof: "proofs",
+    SampleSet: "sample_sets",
 }
-OF_A_RUN = ("marks", "interventions", "manifests", "samples")
+OF_A_RUN = ("marks", "interventions", "manifests", "samples", "sample_passes")
 
 
 @dataclass
@@ -151,10 +157,15 @@ class Tables:
                 self._samples.write_unseen(run, unseen)
             case SearchResult():
                 self._insert_search(entry)
+            case SamplePass():
+                self._insert_pass(entry)
             case _:
                 self._insert_record(entry)
 
-    def _insert_record(self, record: Outcome | Finding | Mark | Intervention | Manifest | Comparison | LrCurve) -> None:
+    def _insert_record(
+        self,
+        record: Outcome | Finding | Gone | Mark | Intervention | Manifest | Comparison | LrCurve | Proof | SampleSet,
+    ) -> None:
         table = TABLE_OF[type(record)]
         if isinstance(record, Manifest):
             self._execute("DELETE FROM manifests WHERE session = ? AND run = ?", self.session, record.run)
@@ -167,6 +178,16 @@ class Tables:
         self._execute("DELETE FROM searches WHERE session = ? AND number = ?", *mine)
         sql = "INSERT INTO searches (session, number, run, body, arrays) VALUES (?, ?, ?, ?, ?)"
         self._execute(sql, *mine, record.run, *codec.encode(record))
+
+    def _insert_pass(self, record: SamplePass) -> None:
+        """Of very many of a run, every other one goes."""
+        mine = (self.session, record.run)
+        sql = "INSERT INTO sample_passes (session, run, body, arrays) VALUES (?, ?, ?, ?)"
+        self._execute(sql, *mine, *codec.encode(record))
+        of_run = "SELECT id FROM sample_passes WHERE session = ? AND run = ? ORDER BY id DESC"
+        numbers = [row[0] for row in self._execute(of_run, *mine).fetchall()]
+        if len(numbers) > 2 * most_passes(record):
+            self.connection.executemany("DELETE FROM sample_passes WHERE id = ?", [(each,) for each in numbers[1::2]])
 
     def _insert_run(self, run: Run) -> None:
         sql = (

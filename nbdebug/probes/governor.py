@@ -80,7 +80,18 @@ class Governor:
         earned_s = self._earned_s + MARGIN * (self.budget or 0.0) * training_s - watching_s
         self._earned_s = min(max(earned_s, -DEEPEST_DEBT * self.sample_s), self.sample_s)
 
-    def cost(self, probes: tuple[tuple[str, float], ...] = (), snapshots: float = 0.0, memory_bytes: int = 0) -> Cost:
+    def spent(self, seconds: float) -> None:
+        """So much went into watching between two steps, such as at the end of an epoch."""
+        self._keep_share(0.0, seconds)
+        self._earned_s = max(self._earned_s - seconds, -DEEPEST_DEBT * self.sample_s)
+
+    def cost(
+        self,
+        probes: tuple[tuple[str, float], ...] = (),
+        snapshots: float = 0.0,
+        memory_bytes: int = 0,
+        passes: float = 0.0,
+    ) -> Cost:
         """All of it as a record. Any thread."""
         return Cost(
             budget=self.budget,
@@ -93,6 +104,7 @@ class Governor:
             probes=probes,
             snapshots=snapshots,
             memory_bytes=memory_bytes,
+            passes=passes,
         )
 
     def _sampled(self, watching_s: float) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from html import escape
 from typing import Any
 
+from nbdebug.records import finding_text
 from nbdebug.records.findings import Cause, Evidence, Finding, Severity
 from nbdebug.records.stops import BatchView
 
-WIDTH = 100
+AT_LENGTH = 3  # findings in full; the rest are named
 CALLED_OFF = "called off"
 
 
@@ -98,23 +98,31 @@ class Report:
 
     def _lines(self) -> Iterator[str]:
         yield self.sentence
-        for finding in self.findings:
+        first, others = self._in_order()
+        for finding in first:
             yield ""
-            yield f"{finding.severity.upper()}  {finding.title}  [{finding.cause}]"
-            yield from _wrapped(finding.why)
-            if finding.line is not None:
-                yield from _wrapped(f"{finding.line.file}:{finding.line.line}  {finding.line.code}")
-            yield from _wrapped(", ".join(_words(each) for each in finding.evidence))
-            for place, remedy in enumerate(finding.remedies, 1):
-                yield from _wrapped(f"{place}. {remedy.text}" + (f"  {remedy.code}" if remedy.code else ""))
+            yield from finding_text.lines(finding)
+        if others:
+            yield ""
+            yield f"{len(others)} more in .findings: {'; '.join(f'{each.title} [{each.cause}]' for each in others)}"
         yield ""
         width = max((len(result.title) for result in self.results), default=0)
         for result in self.results:
             yield f"{SIGNS[result.outcome]} {result.title:<{width}}  {result.why}".rstrip()
         yield from (f"note: {note}" for note in self.notes)
 
+    def _in_order(self) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+        """Those to be told at length, and others; what one of them explains is told with it, and is in neither."""
+        explained = {title for finding in self.findings for title in finding.folded}
+        roots = tuple(finding for finding in self.findings if finding.title not in explained)
+        return roots[:AT_LENGTH], roots[AT_LENGTH:]
+
     def _repr_html_(self) -> str:
-        cards = "".join(_card(finding) for finding in self.findings)
+        first, others = self._in_order()
+        cards = "".join(finding_text.html(finding) for finding in first)
+        if others:
+            rest = "".join(finding_text.html(finding) for finding in others)
+            cards += f"<details><summary>{len(others)} more</summary>{rest}</details>"
         rows = "".join(
             f"<tr><td>{SIGNS[each.outcome]} {each.outcome}</td><td style='text-align:left'>{escape(each.title)}</td>"
             f"<td style='text-align:left'>{escape(each.why)}</td><td>{each.seconds:.2f} s</td></tr>"
@@ -125,31 +133,6 @@ class Report:
             f"<div><p><b>{escape(self.sentence)}</b></p>{cards}"
             f"<details><summary>all checks</summary><table>{rows}</table></details><ul>{notes}</ul></div>"
         )
-
-
-def _words(evidence: Evidence) -> str:
-    limit = ""
-    if evidence.threshold is not None:
-        limit = f" ({'at most' if evidence.above else 'at least'} {evidence.threshold:.3g} would be fine)"
-    return f"{evidence.name}: {evidence.value:.4g}{limit}"
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ") if text else []
-
-
-def _card(finding: Finding) -> str:
-    evidence = "".join(f"<li>{escape(_words(each))}</li>" for each in finding.evidence)
-    remedies = "".join(
-        f"<li>{escape(each.text)}" + (f" <code>{escape(each.code)}</code>" if each.code else "") + "</li>"
-        for each in finding.remedies
-    )
-    line = finding.line
-    where = f"<div><code>{escape(f'{line.file}:{line.line}  {line.code}')}</code></div>" if line is not None else ""
-    return (
-        f"<details open><summary><b>{escape(finding.title)}</b> · {finding.severity} · {finding.cause}</summary>"
-        f"<p>{escape(finding.why)}</p>{where}<ul>{evidence}</ul><ol>{remedies}</ol></details>"
-    )
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,8 @@ class Cost:
     ``share`` is what watching took of all time lately, snapshots included; ``budget`` what it may take (``None``:
     everything is measured at every step). ``step_s`` is a step without us, ``fixed_s`` what we add to every step,
     ``sample_s`` what a sample adds on top, taken every ``sample_every`` steps lately. ``probes`` says by probe what it
-    takes of a sample, ``snapshots`` is the share of snapshots, ``memory_bytes`` what probes hold between steps.
+    takes of a sample, ``snapshots`` is the share of snapshots, ``memory_bytes`` what probes hold between steps;
+    ``passes`` is the share of the time of passes over the samples that are watched.
     """
 
     budget: float | None
@@ -25,6 +26,7 @@ class Cost:
     probes: tuple[tuple[str, float], ...] = ()
     snapshots: float = 0.0
     memory_bytes: int = 0
+    passes: float = 0.0
 
     def __str__(self) -> str:
         allowed = "no limit" if self.budget is None else f"{100 * self.budget:.3g} % allowed"
@@ -34,6 +36,8 @@ class Cost:
             f"a step takes {1e3 * self.step_s:.3g} ms, watching adds {1e3 * self.fixed_s:.3g} ms to each and "
             f"{1e3 * self.sample_s:.3g} ms to a sampled one; every {self.sample_every:.3g} steps one was sampled",
         ]
+        if self.passes:
+            lines.append(f"passes over watched samples took {100 * self.passes:.1f} % of the time")
         lines += [f"  {name}: {1e3 * seconds:.3g} ms a sample" for name, seconds in self.probes]
         return "\n".join(lines)
 

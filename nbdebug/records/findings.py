@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from nbdebug.records import finding_text
 from nbdebug.records.commands import Command
 from nbdebug.records.frames import Floats
 from nbdebug.records.stops import CodeLine, Origin
@@ -161,7 +162,8 @@ class Finding:
 
     ``origin`` says where a value that is not finite came from. ``confidence`` is between 0 and 1. ``layers`` are those
     it is about, ``line`` the user's code, ``remedies`` in the order to try them, ``source`` who says so. ``folded`` are
-    the titles of what this one explains.
+    the titles of what this one explains. ``first_step`` is where it was first seen, if that was before it was told;
+    ``check`` the live check that found it, and may find it gone again.
     """
 
     cause: Cause
@@ -180,3 +182,76 @@ class Finding:
     line: CodeLine | None = None
     source: str = ""
     folded: tuple[str, ...] = ()
+    rule_confidence: float | None = None
+    first_step: int | None = None
+    check: str = ""
+
+    @property
+    def since(self) -> int:
+        """The step at which it was first seen."""
+        return self.step if self.first_step is None else self.first_step
+
+    @property
+    def by(self) -> str:
+        """Who found it: the live check, or whose advice it follows; empty for what merely happened."""
+        return self.check or self.source
+
+    def __str__(self) -> str:
+        return "\n".join(finding_text.lines(self))
+
+    def _repr_html_(self) -> str:
+        return finding_text.html(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A cause is found no more after ``step`` steps of ``run``, ``by`` who had found it; last seen at ``last_step``."""
+
+    run: str
+    step: int
+    cause: Cause
+    by: str
+    last_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spell:
+    """A stretch of steps over which something was found: from ``first`` to ``last``, in ``run`` from its beginning on.
+
+    ``gone`` is the step, in ``gone_run``, from which on it counts as gone; all three are ``None`` while it stands.
+    """
+
+    run: str
+    first: int
+    last: int | None = None
+    gone: int | None = None
+    gone_run: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What became of a finding along a run and those that it came from: its spells, oldest first.
+
+    ``finding`` is as it was last told.
+    """
+
+    finding: Finding
+    spells: tuple[Spell, ...]
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is found still."""
+        return self.spells[-1].gone is None
+
+    @property
+    def first_step(self) -> int:
+        """Where it was first seen."""
+        return self.spells[0].first
+
+    def __str__(self) -> str:
+        """``since step 40 · gone at 120 · back at 200``."""
+        words = []
+        for place, spell in enumerate(self.spells):
+            words.append(f"{'back at' if place else 'since step'} {spell.first:,}")
+            words += [] if spell.gone is None else [f"gone at {spell.gone:,}"]
+        return " · ".join(words)

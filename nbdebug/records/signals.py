@@ -26,6 +26,7 @@ class Signal(StrEnum):
     UPDATES = "updates"
     SKIPPED_UPDATES = "skipped_updates"
     LOSS_SCALE = "loss_scale"
+    EVALUATION_MODE = "eval_mode"
     CLIP_RATE = "clip_rate"
     GRADIENT_NORM = "grad_norm"  # of a layer too, on sampled steps
 

@@ -12,11 +12,12 @@ from nbdebug.records.checks import Report
 from nbdebug.records.commands import Outcome
 from nbdebug.records.cost import Cost
 from nbdebug.records.finder import LrCurve
-from nbdebug.records.findings import Finding
+from nbdebug.records.findings import Course, Finding
 from nbdebug.records.forecast import Forecast
 from nbdebug.records.frames import Floats
 from nbdebug.records.layers import Histograms, LayerValues, Unseen
 from nbdebug.records.runs import Mark, Run
+from nbdebug.records.samples import Samples
 from nbdebug.records.search import SearchOptions, SearchResult
 from nbdebug.records.signals import Signal
 from nbdebug.records.snapshots import SnapshotInfo
@@ -25,6 +26,7 @@ from nbdebug.records.stops import Breakpoint, Halt
 
 if TYPE_CHECKING:
     from nbdebug.records.comparison import Comparison
+    from nbdebug.records.proofs import Proof, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,9 @@ class View:
     ``comparison`` is the latest one made; ``stored`` says that this is a journal from disk, which nothing can change.
     ``stop`` is where training stands within a step, if it does. ``lr_curve`` is the latest range test's,
     ``search`` the latest search, ``search_options`` what another can be by.
-    ``forecast`` is of the step that comes next.
+    ``forecast`` is of the step that comes next. ``courses`` has what became of every finding, those gone, too;
+    ``proofs`` are of remedies that were tried. ``trials`` says by cause what trying one takes, ``trial`` is the one
+    under way. ``samples`` are those that are watched.
     """
 
     status: Status
@@ -160,3 +164,8 @@ class View:
     search: SearchResult | None = None
     forecast: Forecast | None = None
     search_options: SearchOptions = field(default_factory=SearchOptions)
+    courses: tuple[Course, ...] = ()
+    proofs: tuple[Proof, ...] = ()
+    trials: tuple[Trial, ...] = ()
+    trial: Trial | None = None
+    samples: Samples = field(default_factory=Samples)

@@ -46,8 +46,7 @@ def batch_view(batch: Any, *, losses: Sequence[float] | None = None, most: int =
     of their features. Anything else is only summed up. ``losses`` may be those of the first samples only.
     """
     summary = tuple(summary_line(name, tensor) for name, tensor in tensors(batch, "batch"))
-    source, target = _halves(batch)
-    shown = next((tensor for _, tensor in tensors(source, "") if not tensor.is_nested and tensor.dim()), None)
+    shown, target = shown_tensor(batch), _halves(batch)[1]
     if shown is None:
         return BatchView("other", summary, (), (), note="" if summary else "there is no tensor in it")
     known = None if losses is None or not 0 < len(losses) <= len(shown) else np.asarray(losses, dtype=np.float64)
@@ -68,6 +67,12 @@ def batch_view(batch: Any, *, losses: Sequence[float] | None = None, most: int =
         columns=() if look.rows is None else tuple(map(str, range(look.rows.shape[1]))),
         note="; ".join(filter(None, notes)),
     )
+
+
+def shown_tensor(batch: Any) -> torch.Tensor | None:
+    """The first tensor of a batch's input, ``None`` without any."""
+    source = _halves(batch)[0]
+    return next((tensor for _, tensor in tensors(source, "") if not tensor.is_nested and tensor.dim()), None)
 
 
 def sample_losses(

@@ -85,8 +85,8 @@ def compare(
 
     A curve that is NaN or infinite at its end has diverged and is infinitely bad. A single non-finite value that the
     run recovered from is passed over. If of the two original runs one diverged, it is worse with certainty, unless
-    the other one diverged under some other seed. Divergence under other seeds only is put to the sign test,
-    which needs seven pairs that agree.
+    the other one diverged under some other seed. Divergence under other seeds only is put to the ranks, which need
+    five pairs.
 
     Raises:
         ConfigurationError: no pair, no original branch, or no step to compare.

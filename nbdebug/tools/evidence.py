@@ -9,8 +9,8 @@ Two tests do so:
 
 Where there are two tests each gets half of ``ALPHA``, so together they give false alarm in at most ``ALPHA`` of cases.
 
-Sources: Student 1908; Wilcoxon 1945, Mann & Whitney 1947 (exact, ties counted against a difference); the sign test for
-runs that diverged, which have no level.
+Sources: Student 1908; Wilcoxon 1945, Mann & Whitney 1947 (exact, ties counted against a difference); for runs that
+diverged, and have no level, the ranks alone.
 """
 
 from __future__ import annotations
@@ -113,14 +113,15 @@ def _of_pairs(sample: Sample) -> Evidence:
     error = _deviation(differences) / math.sqrt(count)
     p = two_sided_p(shift / error, count - 1)
     if count >= FEWEST_RANKED:
-        p = min(1.0, 2 * min(p, rank_sum_p(sample)))
+        p = min(1.0, 2 * min(p, rank_sum_p(sample, shift)))
     return _of_t(shift, error=error, freedom=count - 1, noise=sample.noise, p=p)
 
 
-def rank_sum_p(sample: Sample) -> float:
-    """The exact chance of ranks that part the two groups as far, in the direction of the mean difference."""
+def rank_sum_p(sample: Sample, direction: float) -> float:
+    """The exact chance of ranks that part the two groups as far in this direction; two infinite ones count against."""
     count = sample.parents.size
-    against = count * count - sample.pairings_ahead(sample.differences.mean())
+    with np.errstate(invalid="ignore"):
+        against = count * count - sample.pairings_ahead(direction)
     ways = [1] + [0] * against  # of the C(2n, n) orders, those with 0, 1, 2 … pairings against: a Gaussian binomial
     for size in range(1, count + 1):
         for u in range(against, count + size - 1, -1):
@@ -155,15 +156,10 @@ def _of_diverged(sample: Sample) -> Evidence:
     if healthy and np.isinf(differences[0]):
         p, direction = 0.0, signs[0]
     else:
-        p, direction = 1.0 if sample.parent_only else _sign_p(signs), np.sign(signs.sum())
+        direction = np.sign(signs.sum())
+        told = bool(direction) and not sample.parent_only and differences.size >= FEWEST_RANKED
+        p = rank_sum_p(sample, direction) if told else 1.0
     return Evidence(shift, (-math.inf, math.inf), p, 0.0, float(direction))
-
-
-def _sign_p(signs: Floats) -> float:
-    """The chance that fair coins fall at least as one-sidedly; ties are left out."""
-    up, down = int((signs > 0).sum()), int((signs < 0).sum())
-    tail = sum(math.comb(up + down, k) for k in range(min(up, down) + 1))
-    return min(1.0, 2.0 * tail / 2.0 ** (up + down))
 
 
 def _alike(levels: Floats) -> bool:

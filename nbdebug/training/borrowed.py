@@ -18,7 +18,24 @@ from nbdebug.training.data import END, DataCursor, generator_state, generators_i
 from nbdebug.training.trainer import Trainer
 
 MOST_KEPT_BYTES = 512_000_000
-Take = Callable[[], Any]
+
+
+class Take:
+    """Gives the next batch, epoch after epoch, by ``fetch``, which says with it whether an epoch ended before it.
+
+    ``epochs`` counts those that came to an end; ``is_from_start`` says whether the first batch was an epoch's first.
+    """
+
+    def __init__(self, fetch: Callable[[], tuple[Any, bool]], *, is_from_start: bool) -> None:
+        self.epochs = 0
+        self.is_from_start = is_from_start
+        self._fetch = fetch
+
+    def __call__(self) -> Any:
+        """The next batch."""
+        batch, has_ended = self._fetch()
+        self.epochs += has_ended
+        return batch
 
 
 @contextmanager
@@ -37,7 +54,7 @@ def borrowed(trainer: Trainer, cursor: DataCursor, others: list[Any], *, doubtfu
     generators = cursor.generator_states()
     beside = DataCursor(trainer.train_loader, None, batching=cursor.batching)
     try:
-        yield lambda: _next_of(beside)
+        yield Take(lambda: _next_of(beside), is_from_start=True)
     finally:
         beside.drop_iterator()
         if position.states or not _can_be_gone_through_twice(trainer.train_loader):
@@ -47,12 +64,13 @@ def borrowed(trainer: Trainer, cursor: DataCursor, others: list[Any], *, doubtfu
         cursor.set_generators(generators)
 
 
-def _next_of(cursor: DataCursor) -> Any:
+def _next_of(cursor: DataCursor) -> tuple[Any, bool]:
     batch = cursor.take()
-    if batch is END:
+    has_ended = batch is END
+    if has_ended:
         cursor.rewind_epoch()
         batch = cursor.take()
-    return batch
+    return batch, has_ended
 
 
 def _can_be_gone_through_twice(loader: Any) -> bool:
@@ -67,29 +85,30 @@ def _can_be_gone_through_twice(loader: Any) -> bool:
 @contextmanager
 def _given_back(cursor: DataCursor) -> Iterator[Take]:
     """The rest of the epoch, or as much of it as may be kept, over and over."""
+    is_from_start = cursor.batch == 0
     held = cursor.held if cursor.batch else cursor.hold()
     kept: list[Any] = []
     size_bytes, place = 0, 0
 
-    def take() -> Any:
+    def take() -> tuple[Any, bool]:
         nonlocal size_bytes, place
-        ended = bool(kept) and kept[-1] is END
-        if not ended and (not kept or size_bytes < MOST_KEPT_BYTES):
+        is_over = bool(kept) and kept[-1] is END
+        if not is_over and (not kept or size_bytes < MOST_KEPT_BYTES):
             kept.append(cursor.take())
             size_bytes += _bytes(kept[-1])
-            ended = kept[-1] is END
-            if not ended:
-                return kept[-1]
-        count = len(kept) - ended
+            is_over = kept[-1] is END
+            if not is_over:
+                return kept[-1], False
+        count = len(kept) - is_over
         if not count:
             raise CommandError(
                 "the epoch is at its end, and this loader can't be begun anew for a test: take a step first"
             )
         place += 1
-        return kept[(place - 1) % count]
+        return kept[(place - 1) % count], (place - 1) % count == 0
 
     try:
-        yield take
+        yield Take(take, is_from_start=is_from_start)
     finally:
         cursor.give_back(kept, held if kept else None)
 

@@ -101,6 +101,11 @@ class Course:
         """The share of the time so far that snapshots took."""
         return self.spent_s / (self._trained_s + self.spent_s) if self._trained_s else 0.0
 
+    @property
+    def trained_s(self) -> float:
+        """How long steps have taken so far."""
+        return self._trained_s
+
     # -- setting out, going on, resting -------------------------------------------------------------------------
 
     def set_out(self) -> None:

@@ -46,7 +46,8 @@ class Loop:
     """Training as the trainer says, at a place in the data that can be left and come back to.
 
     ``doubt`` says why that place can perhaps not be come back to exactly, if so; then ``batch_sum`` is the checksum of
-    the present batch, to know it again.
+    the present batch, to know it again. ``seen``, if any, is shown each batch (``"train"`` or ``"val"``, the batch, its
+    place in the epoch) as it came, before it goes to the device.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Loop:
         accumulation: Accumulation | None = None,
     ) -> None:
         self.accumulation = accumulation or Accumulation()
+        self.seen: Callable[[str, Any, int], None] | None = None
         self.model = model
         self.trainer = trainer
         modules = list(named_modules(model).values())
@@ -79,6 +81,8 @@ class Loop:
         fetched = self.cursor.take()
         if fetched is END:
             return False
+        if self.seen is not None:
+            self.seen("train", fetched, self.cursor.batch - 1)
         self.batch_sum = checksum(fetched) if self.doubt else 0
         self.batch = batches.move(fetched, self.device)
         return True
@@ -175,6 +179,8 @@ class Loop:
                     fetched = next(iterator, END)
                     if fetched is END:
                         break
+                    if self.seen is not None:
+                        self.seen("val", fetched, len(losses))
                     self.batch = batches.move(fetched, self.device)
                     self._forget_parts()
                     result = steps.interpret(function(self.model, self.batch, self.trainer.loss), "eval_step")

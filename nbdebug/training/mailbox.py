@@ -17,12 +17,14 @@ class Reservation:
     """Holds a session for one who has several commands to give, such as a comparison; others' are refused meanwhile.
 
     ``activity`` says in words what is going on; ``cancelled`` is set when somebody asks to pause or stop.
-    ``quiet``: breakpoints and values that are not finite stop nothing meanwhile.
+    ``quiet``: breakpoints and values that are not finite stop nothing meanwhile. ``home`` is the run that the model
+    held before.
     """
 
     activity: str = ""
     cancelled: bool = False
     quiet: bool = False
+    home: str = ""
 
 
 @dataclass

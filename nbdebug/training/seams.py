@@ -97,8 +97,25 @@ class Examiner(Protocol):
     def step_done(self, result: StepResult) -> None:
         """The step came to its end."""
 
-    def findings(self, run: str, step: int, *, last: bool) -> Sequence[Finding]:
-        """What is wrong, as far as it was not said before; ``last`` says that the epoch is over, or training ends."""
+    def findings(self, run: str, step: int, *, last: bool, rests: bool = False) -> Sequence[Finding]:
+        """What is wrong, as far as it was not said before.
+
+        ``last`` says that the epoch is over or its step failed, ``rests`` that training has come to its end, so that
+        there is time.
+        """
+
+
+class SampleWatcher(Protocol):
+    """Looks at a fixed set of samples as training goes. Called on the training thread, between two steps."""
+
+    def epoch_ended(self) -> None:
+        """An epoch is over, its validation made."""
+
+    def stepped(self) -> None:
+        """Steps were taken, and training goes on."""
+
+    def most_steps(self) -> int | None:
+        """After how many steps it wants to be asked at the latest; ``None`` if not before the end of the epoch."""
 
 
 class Found(Protocol):

@@ -52,7 +52,7 @@ from nbdebug.training.process_end import end_before_exit, leave_interrupts_to_th
 from nbdebug.training.reception import Reception
 from nbdebug.training.refit import Refitter
 from nbdebug.training.rng import OwnRandomState, RandomState
-from nbdebug.training.seams import Examiner, Investigator, Pacer, Recorder, Watcher
+from nbdebug.training.seams import Examiner, Investigator, Pacer, Recorder, SampleWatcher, Watcher
 from nbdebug.training.shelf import Shelf
 from nbdebug.training.snapshots import Snapshot
 from nbdebug.training.stepper import Stepper
@@ -128,6 +128,7 @@ class Session:
         self.refitter = Refitter(self)
         self.own = Own(self)
         self.early = EarlyStopping(self)
+        self.samples: SampleWatcher | None = None
         self.goal = Goal()
         self.state = State.IDLE
         self.failure: Failure | None = None
@@ -196,6 +197,12 @@ class Session:
         """Whether somebody gives it several commands now, such as a comparison."""
         return self._reception.reserved is not None
 
+    @property
+    def home(self) -> str:
+        """The run that the model holds, or will hold again when whoever has reserved the session is done."""
+        reserved = self._reception.reserved
+        return self.timeline.current if reserved is None else reserved.home
+
     @contextmanager
     def reserved(self, activity: str, *, quiet: bool = False) -> Iterator[Reservation]:
         """Nobody else's commands are carried out inside, but for those to pause or stop, which set ``cancelled``.
@@ -206,7 +213,7 @@ class Session:
         with self._changed:
             if self._reception.reserved is not None:
                 raise CommandError(f"wait until this is done: {self._reception.reserved.activity}")
-            self._reception.reserved = reservation = Reservation(activity, quiet=quiet)
+            self._reception.reserved = reservation = Reservation(activity, quiet=quiet, home=self.timeline.current)
         try:
             yield reservation
         finally:
@@ -469,6 +476,8 @@ class Session:
             self._examine(last=progress.epoch_over or progress.error is not None)
             if progress.error is not None:
                 raise progress.error
+            if self.samples is not None and progress.losses and self.stepper.heeds:
+                self.samples.stepped()
             stopped = progress.reason is not None or self.halts.late is not None or self.breaks.pending is not None
             if progress.epoch_over and not stopped and not self._is_due:
                 stopped = self._finish_epoch()
@@ -507,6 +516,8 @@ class Session:
             left.append(goal.step - self.loop.step)
         if goal.stride is not None:
             left.append(goal.stride)
+        if self.samples is not None and (wanted := self.samples.most_steps()) is not None:
+            left.append(wanted)
         return max(1, min(left))
 
     @property
@@ -538,6 +549,8 @@ class Session:
             hit = self.breaks.after_epoch(self.loop.step, self.loop.epoch, values)
         self.course.epoch_finished(score, time.perf_counter() - began)
         if self.stepper.heeds:
+            if self.samples is not None:
+                self.samples.epoch_ended()
             self.own.epoch_ended()
             if evaluation is not None and self.early.epoch_ended(evaluation.series):
                 self.early.end()
@@ -569,6 +582,7 @@ class Session:
         if self.state is not State.RUNNING:
             return
         if self.goal_reached():
+            self._examine(last=False, rests=True)
             self.become(State.IDLE, "finished")
         elif goal.stride == 0:
             goal.stride = None
@@ -620,9 +634,10 @@ class Session:
         self.recorder.record_finding(Finding(cause, severity, self.timeline.current, at, title, why, detail, origin))
         self.breaks.found(severity, title)
 
-    def _examine(self, *, last: bool) -> None:
-        """What the first steps showed to be wrong with the program."""
-        for finding in self.stepper.examiner.findings(self.timeline.current, self.loop.step, last=last):
+    def _examine(self, *, last: bool, rests: bool = False) -> None:
+        """What training shows to be wrong with the program."""
+        examiner, run, step = self.stepper.examiner, self.timeline.current, self.loop.step
+        for finding in examiner.findings(run, step, last=last, rests=rests):
             self.recorder.record_finding(finding)
             self.breaks.found(finding.severity, finding.title)
 

@@ -24,6 +24,7 @@ from nbdebug.training.guard import Guard, Reason, StepStopped, What
 from nbdebug.training.knobs import Knobs
 from nbdebug.training.ledger import CLIP_RATE, SKIPPED, Ledger, Value
 from nbdebug.training.loop import Evaluation, Loop
+from nbdebug.training.modules import roots
 from nbdebug.training.scalers import Scalers
 from nbdebug.training.seams import Examiner, Measurement, Pacer, Recorder, Watcher
 from nbdebug.training.steps import StepResult
@@ -33,6 +34,7 @@ from nbdebug.training.update import UpdateHooks
 TRAIN_LOSS = Series(Signal.LOSS, split=Split.TRAIN)
 UPDATES = Series(Signal.UPDATES)
 LOSS_SCALE = Series(Signal.LOSS_SCALE)
+ASLEEP = (Series(Signal.EVALUATION_MODE),)
 STRIDE_S = 0.005
 NORM_ALONE = (Series(Signal.GRADIENT_NORM),)
 NORM_AND_CLIPPED = (*NORM_ALONE, CLIP_RATE)
@@ -82,7 +84,7 @@ class Stepper:
     ) -> None:
         self.guard = guard
         self.scalers = Scalers(loop.trainer)
-        self.hooks = UpdateHooks(loop.trainer.optimizers, knobs, watcher, guard, busy=busy)
+        self.hooks = UpdateHooks(loop.trainer.optimizers, knobs, watcher, guard, busy=busy, trains=self._trains)
         self.ledger = Ledger(recorder, watcher.send, arrived)
         self._loop = loop
         self._knobs = knobs
@@ -294,8 +296,14 @@ class Stepper:
         add(run, loop.epoch, loop.step, series, values)
         if hooks.measure_norm:
             self._write_norm(run)
+        if hooks.asleep if hooks.updates else not self._trains():
+            ledger.add(run, loop.epoch, loop.step, ASLEEP, (1.0,))
         loop.keep_loss(loss, result)
         return None if isinstance(loss, torch.Tensor) else loss
+
+    def _trains(self) -> bool:
+        """Whether the model is in training mode now, or one of several is."""
+        return any(root.training for root in roots(self._loop.model).values())
 
     def _write_norm(self, run: str) -> None:
         norm, limited, clip, loop = self.hooks.total_norm, self.hooks.norm_to_clip, self._knobs.clip, self._loop

@@ -62,7 +62,8 @@ class UpdateHooks:
 
     After a step, ``updates`` counts its optimizer steps and ``skips`` are their overflow flags, ``total_norm`` is the
     2-norm of the gradients before clipping, ``seconds`` is what measuring and clipping took, ``optimizer_s`` what the
-    optimizers took. The norm is taken where ``measure_norm`` says so, and where clipping needs it.
+    optimizers took. The norm is taken where ``measure_norm`` says so, and where clipping needs it. ``asleep`` says that
+    ``trains()`` said no at its last update.
     """
 
     def __init__(
@@ -73,8 +74,11 @@ class UpdateHooks:
         guard: Guard,
         *,
         busy: Callable[[], bool],
+        trains: Callable[[], bool] = lambda: True,
     ) -> None:
         self.busy = busy
+        self.trains = trains
+        self.asleep = False
         self.measure_norm = True
         self.updates = 0
         self.skips: list[torch.Tensor] = []
@@ -129,6 +133,7 @@ class UpdateHooks:
     def __enter__(self) -> None:
         """From here on optimizer steps on this thread are this session's."""
         self.updates = 0
+        self.asleep = False
         self.seconds = self.norm_s = self.optimizer_s = self.before_update_s = 0.0
         if self.skips:
             self.skips = []
@@ -154,7 +159,10 @@ class UpdateHooks:
                 self._unscale_rates(optimizer)
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._only_counts or threading.get_ident() != self._thread:
+        if threading.get_ident() != self._thread:
+            return None
+        self.asleep = not self.trains()
+        if self._only_counts:
             return None
         began = time.perf_counter()
         self.before_update_s = self.before_update_s or began

@@ -97,7 +97,7 @@ def test_where_a_bad_value_came_from_is_drawn_and_nothing_of_it_is_markup(scene:
     finding = Finding(Cause.NUMERICAL_INSTABILITY, Severity.CRITICAL, "main", 400, "NaN made by sqrt", "why")
     odd = replace(views.origin().line, code=EVIL, function=EVIL, file=f"/a/{EVIL}.py")
     hostile = views.origin(line=odd, operation=EVIL, module=EVIL, path=(EVIL,))
-    page.show(findings=(replace(finding, origin=hostile), replace(finding, origin=views.origin())))
+    page.show(findings=(replace(finding, origin=hostile), replace(finding, title="Another", origin=views.origin())))
     assert page.page.root.locator("img").count() == 0
     card = page.page.root.locator(".nbd-origin").nth(1)
     assert card.locator(".nbd-trail li").all_inner_texts() == ["model", "blocks", "blocks.3", "act"]

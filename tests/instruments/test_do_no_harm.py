@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from nbdebug import Debugger, Trainer
+from nbdebug.records.findings import Cause
 from nbdebug.records.layers import GradientState
 from nbdebug.records.signals import Signal
 from tests.instruments import zoo
@@ -94,7 +95,8 @@ def test_every_bit_is_as_without_us_and_every_layer_is_accounted_for(name: str, 
     debugger.run(steps=STEPS)
     debugger.close()
     assert differences(states(case), theirs) == []
-    assert tuple(finding.title for finding in debugger.findings) == kind.findings
+    told = [finding for finding in debugger.findings if finding.cause is not Cause.TOO_FEW_SAMPLES]  # as there are
+    assert tuple(finding.title for finding in told) == kind.findings
     assert len(debugger.history["loss/train"].steps) == STEPS
     assert_activations(debugger, kind if preset != "light" else None)
     assert_gradients(debugger, kind)

@@ -25,6 +25,7 @@ from nbdebug.records.commands import (
     Compare,
     Outcome,
     Pause,
+    Reinitialize,
     Rerun,
     Search,
     SetKnobs,
@@ -32,9 +33,10 @@ from nbdebug.records.commands import (
 )
 from nbdebug.records.comparison import Comparison, SeriesComparison, Verdict
 from nbdebug.records.finder import LrCurve
-from nbdebug.records.findings import Cause, Finding, Severity
+from nbdebug.records.findings import Cause, Finding, Gone, Remedy, Severity
 from nbdebug.records.layers import Unseen
 from nbdebug.records.manifest import Manifest
+from nbdebug.records.proofs import Proof
 from nbdebug.records.runs import Intervention, OutsideEdit, Run, RunKind
 from nbdebug.records.search import SearchEngine, SearchResult, Trial
 from nbdebug.records.signals import Series, Signal, Split
@@ -66,6 +68,14 @@ RECORDS = [
     Outcome(Rerun(StartPoint.BEST, changes=Changes(dropout=0.5), seed=2**63), "main", 3, False, "no"),
     Outcome(Compare("main"), "main", 0, True, "", made="lr 0.1 (2)"),
     Finding(Cause.NAN_LOSS, Severity.CRITICAL, "main", 9, "t", "w", "Traceback\n" * 1000),
+    Gone("lr 0.1", 60, Cause.DEAD_RELU, "dead_relu", 50),
+    Proof(
+        Finding(Cause.DEAD_RELU, Severity.INFO, "main", 9, "t", "w", first_step=5, check="dead_relu"),
+        Remedy("draw anew", Reinitialize("kaiming_normal", seed=2**40, layers=("fc",)), "code"),
+        1,
+        "b",
+        Comparison("main", "b", 1, 2, 6, (ROW,), Verdict.WORSE, "worse"),
+    ),
     Intervention("main", 4, 1, OutsideEdit("weights")),
     Manifest("main", {"lr": [1, 2.5, None, True], "nested": {"a": (1, "b")}}, git={"diff": "+\n" * 5000}),
     Comparison("main", "b", 1, 2, 6, (ROW, ROW), Verdict.BETTER, "better"),

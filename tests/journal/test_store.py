@@ -23,13 +23,14 @@ from nbdebug.journal import histogram_track, layer_table, limit, pending, schema
 from nbdebug.journal.history import History
 from nbdebug.journal.journal import Journal
 from nbdebug.journal.store import Store
-from nbdebug.records.commands import Outcome, Pause
+from nbdebug.records.commands import Changes, Outcome, Pause, SetKnobs
 from nbdebug.records.errors import ConfigurationError, FileFormatError
 from nbdebug.records.finder import LrCurve
-from nbdebug.records.findings import Cause, Finding, Severity
+from nbdebug.records.findings import Cause, Finding, Gone, Remedy, Severity
 from nbdebug.records.frames import Frame, Rows
 from nbdebug.records.layers import Unseen
 from nbdebug.records.manifest import Manifest
+from nbdebug.records.proofs import Proof
 from nbdebug.records.runs import Intervention, Mark, Reseed, Run, RunKind
 from nbdebug.records.search import SearchEngine, SearchResult
 from nbdebug.records.signals import Series, Signal
@@ -58,8 +59,9 @@ def assert_same_record(live: Journal, stored: StoredJournal) -> None:
         assert same(live.layers_view(name, FOCUS), stored._memory.layers_view(name, FOCUS))
     for what in ("outcomes", "findings", "marks", "manifests", "snapshots"):
         assert getattr(stored, what) == getattr(live, what), what
-    for what in ("comparisons", "searches", "lr_curves"):
+    for what in ("comparisons", "searches", "lr_curves", "proofs"):
         assert same(getattr(stored, what), getattr(live, what)), what
+    assert stored._memory.told == live.told, "what came and went, in the order in which it did"
 
 
 def tell_all(journal: Journal) -> None:
@@ -88,9 +90,15 @@ def tell_all(journal: Journal) -> None:
     journal.record_unseen("main", (Unseen("fc", "activations", "not called as a module"),))
     journal.record_snapshots((SnapshotInfo("a", "main", 0, 0, Reason.START, 5),))
     journal.record_snapshots((SnapshotInfo("b", "main", 9, 0, Reason.EPOCH, 5, pinned=True),))
+    rate = Finding(Cause.LR_TOO_HIGH, Severity.WARNING, "main", 40, "t", "w", first_step=30, check="lr_too_high")
+    journal.record_finding(rate)
+    journal.record_gone(Gone("main", 60, rate.cause, rate.check, 50))
     journal.record_finding(FINDING)
+    journal.record_finding(replace(rate, step=90))
     journal.record_outcome(OUTCOME)
     journal.record_comparison(Comparison("main", "lr 0.5", 701, 900, 6, (ROW,), Verdict.BETTER, "better"))
+    proven = Comparison("main", "lr 0.5", 701, 900, 6, (ROW,), Verdict.BETTER, "better")
+    journal.record_proof(Proof(rate, Remedy("slower", SetKnobs(Changes(lr=0.5))), 1, "lr 0.5", proven))
     lost = replace(TRIAL, number=2, score=math.nan)
     for number, trials in ((1, ()), (1, (TRIAL,)), (2, (TRIAL, lost))):
         space = {"lr": (1e-4, 1.0), "clip_norm": [None, 0.5]}
@@ -565,7 +573,7 @@ def test_a_file_of_version_1_is_read_as_it_is(tmp_path: Path) -> None:
     before = (tmp_path / "j.sqlite").read_bytes()
     stored = StoredJournal.open(tmp_path / "j.sqlite")
     assert stored.history["loss/train"].values.tolist() == [3, 2, 1]
-    assert stored.comparisons == ()
+    assert stored.comparisons == stored.proofs == stored.courses == ()
     assert (tmp_path / "j.sqlite").read_bytes() == before
 
 

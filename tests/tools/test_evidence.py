@@ -49,13 +49,14 @@ def test_the_chance_of_ranks_is_that_of_counting_all_orders(count: int) -> None:
         parents = [each for each in range(2 * count) if each not in runs]
         mine = sum(run > parent for run in runs for parent in parents)
         sample = Sample(np.array(parents, dtype=float), np.array(runs, dtype=float))
-        assert rank_sum_p(sample) == pytest.approx(2 * sum(each <= mine for each in against) / len(orders))
+        direction = np.mean(runs) - np.mean(parents)
+        assert rank_sum_p(sample, direction) == pytest.approx(2 * sum(each <= mine for each in against) / len(orders))
 
 
 def test_ties_count_against_a_difference() -> None:
     untied = Sample(np.array([5.0, 6, 7, 8, 9]), np.array([1.0, 2, 3, 4, 5.5]))
     tied = Sample(np.array([5.0, 6, 7, 8, 9]), np.array([1.0, 2, 3, 4, 5]))
-    assert rank_sum_p(tied) == rank_sum_p(untied) == pytest.approx(2 * 2 / 252)
+    assert rank_sum_p(tied, -1) == rank_sum_p(untied, -1) == pytest.approx(2 * 2 / 252)
 
 
 def test_a_branch_that_blows_up_under_some_seeds_is_worse() -> None:
@@ -91,17 +92,19 @@ def test_ranks_do_not_overrule_the_direction_of_the_mean() -> None:
         pytest.param([NAN, NAN], [INF, NAN], Verdict.WITHIN_NOISE, 1.0, id="both diverged at every seed"),
         pytest.param([1.0, NAN, 1.2], [0.9, NAN, 1.3], Verdict.UNDECIDED, 0.0, id="both diverged at another seed"),
         pytest.param(
-            [1.0, NAN, *[1.0] * 6], [0.5, NAN, 0.4, 0.3, 0.5, 0.6, 0.4, 0.5], Verdict.BETTER, 1 - 2 / 128,
-            id="both diverged at another seed, the branch ahead at seven",
+            [1.0, NAN, *[1.0] * 6], [0.5, NAN, 0.4, 0.3, 0.5, 0.6, 0.4, 0.5], Verdict.BETTER,
+            1 - 2 * 67 / 12_870, id="both diverged at another seed, the branch ahead at seven",
         ),
         pytest.param([1.0, 1.1, 1.2], [NAN] * 3, Verdict.WORSE, 1.0, id="the branch diverged at every seed"),
         pytest.param([1.0, 1.1, 1.2], [NAN, 1.0, 1.3], Verdict.WORSE, 1.0, id="the original branch diverged"),
         pytest.param([1.0, NAN, 1.2], [NAN, 1.0, 1.3], Verdict.UNDECIDED, 0.0, id="now the one, now the other"),
         pytest.param([1.0, 1.1, 1.2], [0.9, NAN, NAN], Verdict.UNDECIDED, 0.0, id="diverged at others, too few"),
-        pytest.param([1.0] * 7, [1.1, *[NAN] * 6], Verdict.WORSE, 1 - 2 / 128, id="diverged at others: sign test"),
-        pytest.param([1.0] * 9, [0.9, *[NAN] * 8], Verdict.UNDECIDED, 0.0, id="sign test, eight to one"),
-        pytest.param([1.0] * 10, [0.9, *[NAN] * 9], Verdict.UNDECIDED, 0.0, id="sign test, nine to one: p 0.021"),
-        pytest.param([1.0] * 11, [0.9, *[NAN] * 10], Verdict.WORSE, 1 - 24 / 2048, id="sign test, ten to one"),
+        pytest.param([1.0] * 4, [1.1, *[NAN] * 3], Verdict.UNDECIDED, 0.0, id="diverged at others: too few for ranks"),
+        pytest.param([1.0] * 7, [1.1, *[NAN] * 6], Verdict.WORSE, 1 - 2 / 3_432, id="diverged at others: ranks"),
+        pytest.param([1e35, INF, 1e35, INF, 2e35], [0.2] * 5, Verdict.BETTER, 1 - 2 / 252, id="parents blow up"),
+        pytest.param([1.0] * 5, [0.9, NAN, 0.9, NAN, 0.9], Verdict.UNDECIDED, 0.0, id="ranks, three to two"),
+        pytest.param([1.0] * 9, [0.9, *[NAN] * 8], Verdict.WORSE, 1 - 2 * 97 / 48_620, id="ranks, eight to one"),
+        pytest.param([1.0] * 10, [0.9, *[NAN] * 9], Verdict.WORSE, 1 - 2 * 139 / 184_756, id="ranks, nine to one"),
     ],
 )  # fmt: skip
 def test_verdict_and_confidence(

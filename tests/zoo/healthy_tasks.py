@@ -232,3 +232,37 @@ def short_texts_with_much_padding() -> Made:
     words = words * data.lengths(len(words), longest=24, shortest=5)
     model = Bag()
     return model, Trainer(Adam(model.parameters(), 1e-2), nn.CrossEntropyLoss(), *data.loaders(words, y))
+
+
+@suspicious(family="mlp", task="ordinal")
+def grades_as_steps_that_are_reached() -> Made:
+    """A grade of 0 to 4 as four questions, whether it is above 0, above 1 …: rows end in zeros, but are no texts."""
+    x, _ = data.table()
+    grade = (1.2 * (x[:, 0] + x[:, 1]) + 2).round().clamp(0, 4)
+    model = mlp(8, 32, 4)
+    steps = (grade[:, None] > torch.arange(4)).float()
+    return model, Trainer(Adam(model.parameters(), 3e-3), nn.BCEWithLogitsLoss(), data.loader(x, steps))
+
+
+@suspicious(family="mlp", task="denoising", steps=200)
+def noise_to_be_predicted() -> Made:
+    """A diffusion on a ring: what is to be predicted is drawn anew in each step, at a random time."""
+    kept = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 100), 0)
+    model = mlp(2 + 8, 64, 64, 2)
+    waves = 2.0 ** torch.arange(4) * math.pi / 100
+    angle = 2 * math.pi * torch.rand(800)
+
+    def step(model, batch, loss_fn, optimizer):
+        clean = batch[0]
+        time = torch.randint(100, (len(clean),))
+        noise, share = torch.randn_like(clean), kept[time][:, None]
+        phase = time[:, None] * waves
+        seen = share.sqrt() * clean + (1 - share).sqrt() * noise
+        loss = F.mse_loss(model(torch.cat([seen, phase.sin(), phase.cos()], 1)), noise)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    ring = torch.stack([angle.cos(), angle.sin()], 1)
+    return model, Trainer(Adam(model.parameters(), 3e-3), None, data.loader(ring, batch=80), step=step)

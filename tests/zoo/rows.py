@@ -14,13 +14,20 @@ QUIET = frozenset({"too_few_samples"})  # told as information only, since the pr
 
 @dataclass(frozen=True)
 class Found:
-    """A finding: its cause, how much it matters, how sure it is, and whether it was live or before training."""
+    """A finding: its cause, how much it matters, and how sure its rule is of it, before that is calibrated.
+
+    ``live`` says that it was told as training went, first at ``step``; else before training. ``gone`` says that it was
+    no longer found at the end of the run. Without a ``source`` it is an event, which no rule is behind.
+    """
 
     cause: str
     severity: str
     confidence: float = 1.0
     title: str = ""
     live: bool = False
+    step: int = 0
+    gone: bool = False
+    source: str = "rule"
 
     @property
     def is_loud(self) -> bool:
@@ -53,7 +60,11 @@ class Checked:
 
 @dataclass(frozen=True)
 class Row:
-    """A program with one seed: what it is, and all that was said of it. ``error`` says that it could not be judged."""
+    """A program with one seed: what it is, and all that was said of it. ``error`` says that it could not be judged.
+
+    ``live_steps`` are those that it was trained, ``broke`` the first of them with a loss that is not finite, 0 without
+    one; ``mode`` says how far it was to be trained, ``settled`` that this was as far as its loss fell.
+    """
 
     program: str
     seed: int
@@ -68,6 +79,9 @@ class Row:
     live_steps: int = 0
     error: str = ""
     sources: str = ""
+    broke: int = 0
+    mode: str = ""
+    settled: bool = False
 
     @property
     def key(self) -> tuple[str, int]:
@@ -89,6 +103,14 @@ class Row:
             )
         named = [cause for cause in told if cause not in self.also]
         return named.index(self.cause) + 1 if self.cause in named else None
+
+    @property
+    def alarm(self) -> Found | None:
+        """The finding that names the planted cause, or one that is right beside it, first; loud ones before others."""
+        right = [each for each in self.found if self.cause and each.cause in (self.cause, *self.also)]
+        loud = [each for each in right if each.is_loud]
+        quiet = [each for each in right if self.cause in QUIET]
+        return min(loud or quiet, key=lambda each: each.step if each.live else -1, default=None)
 
 
 def save(rows: Iterable[Row], path: Path) -> None:

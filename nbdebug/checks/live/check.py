@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nbdebug.checks.check import Say
+from nbdebug.checks.live.confirming import Confirm
 from nbdebug.checks.live.window import Window
 from nbdebug.checks.parameters import Parameter
 from nbdebug.records.findings import Cause
@@ -18,7 +19,8 @@ class LiveCheck:
 
     ``curves`` and ``signals`` are what it needs. It has to say the same ``persistence`` times in a row, at judgements
     with something new to judge by, before it is heard, and be silent as often before it counts as gone. ``steps`` is
-    the least number of steps since the start or the last change that it can judge by.
+    the least number of steps since the start or the last change that it can judge by. ``confirm`` says which looks at
+    the model it wants before it speaks.
     """
 
     name: str
@@ -31,3 +33,4 @@ class LiveCheck:
     source: str = ""
     persistence: int = 2
     steps: int = 10
+    confirm: Confirm | None = None

@@ -13,6 +13,7 @@ from nbdebug.records.frames import Floats
 
 RECENT = 20
 BEFORE = 20  # steps before a change by hand that say where it began
+UNSURE = 0.1  # of the loss: the most that its scatter may account for
 LEARNT = 0.5  # of the baseline, below which a network has learnt something
 
 
@@ -47,6 +48,18 @@ class Course:
     def fallen(self) -> float:
         """The share of its start that the loss lost; negative where it rose. NaN where losses have no fixed zero."""
         return (self.start - self.now) / self.start if self.start > 0 and self.best > 0 else float("nan")
+
+    def surely_fallen(self, width: int = RECENT) -> float:
+        """The least share lost between its first stretch and its latest, where weights hardly moved within either.
+
+        Medians of the two, less two standard errors of their difference, a tenth at most.
+        """
+        width = max(min(width, len(self.values) // 3), 1)
+        first, latest = float(np.median(self.values[:width])), float(np.median(self.values[-width:]))
+        if first <= 0 or self.best <= 0:
+            return float("nan")
+        error = self.noise * np.sqrt(np.pi / 2) * np.sqrt(2 / width) / first
+        return float((first - latest) / first - min(2 * error, UNSURE))
 
     def levels(self, count: int) -> Floats:
         """The medians of so many stretches of equal length, oldest first."""

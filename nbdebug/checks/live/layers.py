@@ -43,9 +43,20 @@ def tracked(window: Window, signal: Signal, fewest: int = 2, *, after: int | Non
     return Track(found.layers, found.steps[first:], found.low[first:], found.high[first:], found.odd[first:])
 
 
+def places(names: tuple[str, ...], within: tuple[str, ...]) -> NDArray[np.int64]:
+    """Where each name stands among others, -1 where it does not."""
+    if not within:
+        return np.full(len(names), -1, dtype=np.int64)
+    others = np.array(within)
+    order = np.argsort(others, kind="stable")
+    found = np.minimum(np.searchsorted(others, np.array(names, dtype=others.dtype), sorter=order), len(within) - 1)
+    at = order[found]
+    return np.where(others[at] == np.array(names, dtype=np.str_), at, -1).astype(np.int64)
+
+
 def named(layers: tuple[str, ...], chosen: NDArray[np.bool_]) -> tuple[str, ...]:
     """The names of the chosen layers."""
-    return tuple(layers[place] for place in np.flatnonzero(chosen))
+    return tuple(layers[place] for place in np.flatnonzero(chosen).tolist())
 
 
 def listed(layers: tuple[str, ...]) -> str:

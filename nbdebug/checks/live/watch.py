@@ -1,12 +1,14 @@
 """Makes the live checks again and again, and says what is new: found, gone, back. Training thread; no torch.
 
 A finding is told once it was found several times in a row (see :class:`LiveCheck`), and once more when it comes back
-after it was gone. When it is made, and on what, depends on steps alone, so that a rerun finds the same.
+after it was gone. When it is made, and on what, depends on steps alone, so that a rerun finds the same. A branch
+begins with what stood where it left its parent: that is not told again, and may go.
 """
 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from nbdebug.checks.check import Say, Skip
@@ -15,10 +17,11 @@ from nbdebug.checks.live.registry import live_checks
 from nbdebug.checks.live.window import Window
 from nbdebug.checks.parameters import Parameters
 from nbdebug.records.checks import CheckOutcome, CheckResult
-from nbdebug.records.findings import Cause, Finding, Severity
+from nbdebug.records.findings import Cause, Finding, Gone, Severity
 
 FIRST_STEPS = (5, 10, 20, 30, 45)
 EVERY = 25  # steps, after those
+MOST_RUNS = 64  # whose state is kept
 
 
 def is_due(step: int) -> bool:
@@ -28,32 +31,57 @@ def is_due(step: int) -> bool:
 
 @dataclass(slots=True)
 class _Standing:
-    """How a cause stands: how often in a row it was found or not, and whether it was told."""
+    """How a cause stands: how often in a row it was found or not, whether it was told, since and till when seen."""
 
     found: int = 0
     missed: int = 0
     told: bool = False
     judged_at: int = -1
+    first: int = 0
+    last: int = 0
+
+    @staticmethod
+    def inherited(finding: Finding, step: int) -> _Standing:
+        """Of one that was told, and stood after so many steps."""
+        return _Standing(told=True, first=finding.since, last=max(finding.step, step))
+
+    def judged(self, step: int, *, found: bool) -> None:
+        """Count what a judgement came to."""
+        self.judged_at = step
+        self.found = self.found + 1 if found else 0
+        self.missed = 0 if found else self.missed + 1
+        if found:
+            self.first, self.last = step if self.found == 1 else self.first, step
 
 
 @dataclass(slots=True)
 class Watch:
-    """The live checks on one run. ``results`` are those of the latest judgement, ``broken`` what raised an error."""
+    """The live checks on one run. ``results`` are those of the latest judgement; ``gone`` is what it found no more."""
 
     checks: tuple[LiveCheck, ...] = field(default_factory=live_checks)
     results: tuple[CheckResult, ...] = ()
-    gone: tuple[Cause, ...] = ()
-    _standing: dict[tuple[str, Cause], _Standing] = field(default_factory=dict)
+    gone: tuple[Gone, ...] = ()
+    run: str = ""
+    _of_runs: dict[str, dict[tuple[str, Cause], _Standing]] = field(default_factory=dict)
     _broken: set[str] = field(default_factory=set)
-    _run: str = ""
+
+    def begin(self, run: str, standing: Collection[Finding] = (), *, step: int = 0) -> None:
+        """Judge this run from now on; ``standing`` is what was told before it left its parent, after ``step`` steps.
+
+        One that was judged before is gone on with as it was.
+        """
+        self.run, self.results, self.gone = run, (), ()
+        if run not in self._of_runs:
+            inherited = {(each.check, each.cause): _Standing.inherited(each, step) for each in standing}
+            self._of_runs = dict([*self._of_runs.items(), (run, inherited)][-MOST_RUNS:])
 
     def judge(self, window: Window, parameters: Parameters) -> list[Finding]:
         """Make every check on this window; what is to be said now."""
-        if window.run != self._run:
-            self._run, self._standing = window.run, {}
+        if window.run != self.run:
+            self.begin(window.run)
         news: list[Finding] = []
         results: list[CheckResult] = []
-        gone: list[Cause] = []
+        gone: list[Gone] = []
         for check in self.checks:
             if check.name in self._broken:
                 continue
@@ -86,25 +114,24 @@ class Watch:
         return CheckResult(check.name, check.title, outcome, text, 0.0, tuple(say.measured), found)
 
     def _heard(
-        self, check: LiveCheck, window: Window, findings: tuple[Finding, ...], gone: list[Cause]
+        self, check: LiveCheck, window: Window, findings: tuple[Finding, ...], gone: list[Gone]
     ) -> list[Finding]:
         """Those findings that are to be told now."""
         by_cause = {finding.cause: finding for finding in findings}
         news = []
         for cause in check.causes:
-            standing = self._standing.setdefault((check.name, cause), _Standing())
+            standing = self._of_runs[self.run].setdefault((check.name, cause), _Standing())
             if standing.judged_at == window.step:
                 continue
-            standing.judged_at = window.step
             finding = by_cause.get(cause)
-            standing.found = standing.found + 1 if finding is not None else 0
-            standing.missed = standing.missed + 1 if finding is None else 0
+            standing.judged(window.step, found=finding is not None)
             if finding is not None and not standing.told and standing.found >= _wanted(check, finding):
                 standing.told = True
-                news.append(replace(finding, run=window.run, step=window.step))
+                place = replace(finding, run=window.run, step=window.step, first_step=standing.first)
+                news.append(replace(place, check=check.name))
             elif standing.told and standing.missed >= check.persistence:
                 standing.told = False
-                gone.append(cause)
+                gone.append(Gone(window.run, window.step, cause, check.name, standing.last))
         return news
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbdebug.records.frames import Floats
+from nbdebug.records.looks import Looked
 from nbdebug.records.signals import Signal
 
 
@@ -60,8 +61,9 @@ class Facts:
     ``layers`` are those with parameters or activations, in the order of the model, each with its ``kinds`` (type).
     ``goal`` is the step at which the run ends. ``baseline`` is the loss of the best constant prediction, ``floor`` what
     memorising one batch reached in the checks before training. ``clip`` is the threshold in force (inf: none),
-    ``optimizers`` their kinds, ``options`` the first group's, ``schedule`` the kind of schedule. ``widths`` are the
-    units that layers with a weight matrix put out.
+    ``optimizers`` their kinds, ``options`` those of the group that decays most, ``schedule`` the kind of schedule.
+    ``widths`` are the units that layers with a weight matrix put out. ``asleep`` are dropouts, and norms with
+    statistics that learn, that are in evaluation mode.
     """
 
     layers: tuple[str, ...] = ()
@@ -79,6 +81,7 @@ class Facts:
     frozen: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     widths: Mapping[str, int] = field(default_factory=dict)
+    asleep: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,8 @@ class Window:
     """The run that the model holds, parents included, as far as step ``step``.
 
     ``curves`` go by the keys of ``debugger.history``, such as ``loss/train``; ``tracks`` by signal. ``changed`` are the
-    steps at which somebody changed something; ``epoch_ends`` the last steps of epochs.
+    steps at which somebody changed something; ``epoch_ends`` the last steps of epochs. ``looks`` were made at the model
+    on the side, oldest first; ``refused`` says why none can be made.
     """
 
     run: str
@@ -97,6 +101,8 @@ class Window:
     facts: Facts = field(default_factory=Facts)
     changed: tuple[int, ...] = ()
     epoch_ends: tuple[int, ...] = ()
+    looks: tuple[Looked, ...] = ()
+    refused: str = ""
 
     def curve(self, key: str) -> Curve:
         """A curve; empty if nothing was recorded under that key."""

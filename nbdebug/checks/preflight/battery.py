@@ -15,10 +15,11 @@ from nbdebug.checks.check import Check, Say, Skip
 from nbdebug.checks.parameters import Parameters
 from nbdebug.checks.preflight import batch_words
 from nbdebug.checks.preflight.bench import Bench, CalledOff
+from nbdebug.checks.preflight.leaves import leaves
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.outside import Outside
 from nbdebug.checks.preflight.registry import checks
-from nbdebug.checks.preflight.tracer import leaves
+from nbdebug.checks.preflight.trace import StepTrace
 from nbdebug.checks.ranking import ranked
 from nbdebug.records.checks import CALLED_OFF, CheckOutcome, CheckResult, Report
 from nbdebug.records.findings import Cause, Finding, Severity
@@ -32,6 +33,7 @@ from nbdebug.training.thread_context import ThreadContext
 from nbdebug.training.trainer import length
 
 MOST_BATCHES = 64
+TRACED_STEPS, MOST_TRACED_STEPS = 2, 8  # the latter where an update is waited for
 MOST_BYTES = 128_000_000
 FETCHING_SHARE = 0.2  # of the battery's time that fetching batches may take
 Tell = Callable[[int, int, str], None]
@@ -65,11 +67,11 @@ def run(
 
 
 def look_aside(session: Session, bench: Bench, parameters: Parameters) -> Look:
-    """Batches of the loaders, and two steps in a row that were looked into."""
-    training, whole = _fetched(bench, parameters)
+    """Batches of the loaders, and steps in a row that were looked into."""
+    training, over = _fetched(bench, parameters)
     validation = _validation(session, len(training))
     with bench.fresh():
-        traces = [bench.trace(batch) for batch in (training * 2)[:2]]
+        traces = _traced(bench, training)
     return Look(
         session.model,
         session.trainer,
@@ -77,9 +79,20 @@ def look_aside(session: Session, bench: Bench, parameters: Parameters) -> Look:
         validation,
         traces,
         bench=bench,
-        epoch_length=length(session.trainer.train_loader),
-        whole_epoch=whole,
+        epoch_length=length(session.trainer.train_loader) or (len(training) if over else None),
+        whole_epoch=over,
+        of_one_epoch=len(training),
     )
+
+
+def _traced(bench: Bench, training: Sequence[Any]) -> list[StepTrace]:
+    """Two steps in a row, or more where gradients are added up over several."""
+    traces: list[StepTrace] = []
+    while training and (
+        len(traces) < TRACED_STEPS or (traces[-1].waits_for_update and len(traces) < MOST_TRACED_STEPS)
+    ):
+        traces.append(bench.trace(training[len(traces) % len(training)]))
+    return traces
 
 
 def seen_batch(session: Session, look: Look) -> BatchView | None:
@@ -97,11 +110,13 @@ def seen_batch(session: Session, look: Look) -> BatchView | None:
 
 def _fetched(bench: Bench, parameters: Parameters) -> tuple[list[Any], bool]:
     """Batches until there are enough samples, the epoch or the time for it is over; whether it is a whole epoch."""
-    epoch = length(bench.trainer.train_loader) or MOST_BATCHES
+    epoch = length(bench.trainer.train_loader)
     taken: list[Any] = []
     began, samples, size_bytes = time.perf_counter(), 0, 0
-    while len(taken) < min(epoch, MOST_BATCHES) and samples < parameters["preflight_samples"]:
+    while len(taken) < min(epoch or MOST_BATCHES, MOST_BATCHES) and samples < parameters["preflight_samples"]:
         batch = copied(bench.fetch())
+        if bench.has_next_epoch_begun and taken:
+            return taken, epoch is None and bench.is_from_start
         taken.append(batch)
         samples += batches.samples(batch, None)
         size_bytes += sum(tensor.numel() * tensor.element_size() for _, tensor in leaves(batch))
@@ -109,7 +124,7 @@ def _fetched(bench: Bench, parameters: Parameters) -> tuple[list[Any], bool]:
             break
         if len(taken) > 1 and time.perf_counter() - began > FETCHING_SHARE * parameters["preflight_seconds"]:
             break
-    return taken, len(taken) == length(bench.trainer.train_loader)
+    return taken, len(taken) == epoch
 
 
 def _validation(session: Session, most: int) -> list[Any]:

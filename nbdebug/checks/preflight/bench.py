@@ -74,6 +74,16 @@ class Bench:
         self.mind_calls()
         return batches.move(self._side.take(), self._session.loop.device)
 
+    @property
+    def has_next_epoch_begun(self) -> bool:
+        """Whether the batch that was fetched last is not of the epoch of the first any more."""
+        return self._side.take.epochs > 0
+
+    @property
+    def is_from_start(self) -> bool:
+        """Whether the first batch that was fetched was an epoch's first."""
+        return self._side.take.is_from_start
+
     def restart(self) -> None:
         """Model, optimizers, ``state`` and random numbers are as they were before the battery."""
         self._side.restart()

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from nbdebug.checks.preflight.leaves import leaves
 from nbdebug.checks.preflight.trace import StepTrace
-from nbdebug.checks.preflight.tracer import leaves
 from nbdebug.records.errors import ConfigurationError
 from nbdebug.training.batches import split
 

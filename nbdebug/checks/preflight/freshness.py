@@ -16,6 +16,7 @@ from torch import nn
 FEWEST = 64  # values of which a distribution can be told
 UNIFORM, NORMAL, CUT_NORMAL = 1.8, 3.0, 2.37  # kurtosis; the last is of a normal cut at two deviations
 ROUNDING = 1e-5
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
 
 class State(StrEnum):
@@ -47,7 +48,7 @@ def layer_state(layer: nn.Module, steps: int = 0) -> State:
     within = bool(bound) and all(float(each.abs().max()) <= bound * (1 + ROUNDING) for each in own.values())
     if within and all(float(each.abs().max()) >= bound * (1 - 30 / each.numel()) for each in matrices):
         return State.FRESH
-    if any(not _is_constant(each) for each in vectors.values()) and not isinstance(layer, nn.RNNBase):
+    if any(not _is_constant(each) for each in vectors.values()) and not isinstance(layer, RECURRENT):
         return State.TRAINED
     states = {tensor_state(each) for each in matrices}
     return next((each for each in (State.TRAINED, State.FRESH) if each in states), State.UNKNOWN)
@@ -75,7 +76,7 @@ def tensor_state(tensor: torch.Tensor) -> State:
 
 def _default_bound(layer: nn.Module, matrix: torch.Tensor) -> float:
     """Within which torch draws this layer's weights and biases unless told otherwise; 0 if not uniformly."""
-    if isinstance(layer, nn.RNNBase):
+    if isinstance(layer, RECURRENT):
         return 1 / math.sqrt(layer.hidden_size)
     if isinstance(layer, (nn.Linear, nn.Bilinear)) or hasattr(layer, "kernel_size"):
         return 1 / math.sqrt(max(1, matrix[0].numel()))

@@ -27,7 +27,8 @@ class Look:
 
     ``batches`` are training batches as the step gets them, in order, never written to; ``validation`` a few of the
     validation loader. ``traces`` are of consecutive steps, the first from the very beginning. ``epoch_length`` is the
-    number of batches in an epoch, if known; ``steps`` counts the steps taken since the first trace began.
+    number of batches in an epoch, if the loader tells or its end was seen; the first ``of_one_epoch`` batches certainly
+    are of the same. ``steps`` counts the steps taken since the first trace began.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Look:
         bench: Bench | None = None,
         epoch_length: int | None = None,
         whole_epoch: bool = False,
+        of_one_epoch: int | None = None,
         steps: int | None = None,
     ) -> None:
         self.model = model
@@ -51,6 +53,7 @@ class Look:
         self.bench = bench
         self.epoch_length = epoch_length
         self.whole_epoch = whole_epoch
+        self.of_one_epoch = min(len(batches), epoch_length or 0) if of_one_epoch is None else of_one_epoch
         self.steps = len(traces) if steps is None else steps
 
     @property

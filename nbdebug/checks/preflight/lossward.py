@@ -72,7 +72,7 @@ def weighed(trace: StepTrace, *, through: bool = False) -> dict[int, float]:
             found[call.index] = factor
             if call.name in MIXES or _has_weights(trace, call) or (call.index in torchs and not through):
                 continue
-            queue += [(each, call.index, factor * share) for each, share in _shares(trace, call)]
+            queue += [(each, call.index, factor * share) for each, share in shares(trace, call)]
     return found
 
 
@@ -84,7 +84,7 @@ def _has_weights(trace: StepTrace, call: Call) -> bool:
     return any(trace.values[each].source.startswith("weight ") for each in call.inputs if each in trace.values)
 
 
-def _shares(trace: StepTrace, call: Call) -> Iterator[tuple[int, float]]:
+def shares(trace: StepTrace, call: Call) -> Iterator[tuple[int, float]]:
     """The inputs of a call, and by which factor each enters its output."""
     name = call.name if call.name.startswith("__") else call.name.rstrip("_")
     number = call.option("other", 0)

@@ -15,9 +15,9 @@ from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
 from nbdebug.checks.check import Skip
+from nbdebug.checks.preflight.leaves import leaves
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.trace import ModelCall
-from nbdebug.checks.preflight.tracer import leaves
 from nbdebug.training.aside import copied
 from nbdebug.training.modules import Model, named_modules, roots
 
@@ -136,7 +136,43 @@ def samples_come_first(look: Look) -> bool:
     flat = any(each.dim() == 1 and len(each) == count for each in tensors)
     plain = any(each.is_floating_point() and each.dim() in (2, 4, 5) and len(each) == count for each in tensors)
     square = any(each.dim() > 1 and each.shape[0] == each.shape[1] for each in tensors)
-    return (flat or plain) and not square
+    return ((flat or plain) and not square) or _first_by_size(look)
+
+
+def _first_by_size(look: Look) -> bool:
+    """Whether all tensors have the batch's size in front and nowhere else, told by several batches."""
+    batches = [[each for _, each in leaves(batch) if each.dim()] for batch in look.batches]
+    sizes = [tensors[0].shape[0] for tensors in batches if tensors]
+    agree = all(each.shape[0] == size for tensors, size in zip(batches, sizes, strict=False) for each in tensors)
+    if not sizes or len(sizes) < len(batches) or not agree or look.data.sizes[:1] != sizes[:1]:
+        return False
+    others = _second_sizes(batches)
+    asked = _asked_for(look)
+    if asked is not None:
+        full = sizes[:-1] or sizes  # the last may be a smaller one
+        return set(full) == {asked} and sizes[-1] <= asked and all(each != {asked} for each in others)
+    tokens = any(not each.is_floating_point() and each.dim() == 2 for each in batches[0])
+    return tokens and len(set(sizes)) == 1 and all(len(each) > 1 for each in others)
+
+
+def _second_sizes(batches: list[list[torch.Tensor]]) -> list[set[int]]:
+    """For each place in a batch, the sizes of the second dimension over batches."""
+    found: dict[int, set[int]] = {}
+    for tensors in batches:
+        for place, tensor in enumerate(tensors):
+            if tensor.dim() > 1:
+                found.setdefault(place, set()).add(tensor.shape[1])
+    return list(found.values())
+
+
+def _asked_for(look: Look) -> int | None:
+    """How many samples the loader was asked to put in a batch."""
+    loader = look.trainer.train_loader
+    for holder in (loader, getattr(loader, "batch_sampler", None)):
+        size = getattr(holder, "batch_size", None)
+        if isinstance(size, int) and not isinstance(size, bool) and size > 1:
+            return size
+    return None
 
 
 def _with(value: Any, changed: dict[str, torch.Tensor], name: str) -> Any:

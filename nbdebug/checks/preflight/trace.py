@@ -125,11 +125,13 @@ class LayerCall:
 
 @dataclass(slots=True)
 class Arrival:
-    """What came to a layer and has not learnt yet: a copy of its first input, made of the batch.
+    """Where what has not learnt yet, and was made of the batch, meets weights: a copy of it.
 
     ``number`` is the tensor's; only those that no weight was used on are the data themselves, by
-    :meth:`StepTrace.sources`.
-    ``index`` is the place among the calls.
+    :meth:`StepTrace.sources`. ``index`` is the place among the calls, ``axes`` are those along which its features lie,
+    ``outputs`` the numbers of what came of it, and ``answer`` that one's root mean square (``None`` where its form
+    bounds it). At a layer ``kind`` is the layer's; in a call it is the function's name, and ``weight`` names what it
+    met.
     """
 
     layer: str
@@ -137,6 +139,10 @@ class Arrival:
     values: torch.Tensor
     number: int
     index: int
+    axes: tuple[int, ...] = (-1,)
+    outputs: tuple[int, ...] = ()
+    answer: float | None = None
+    weight: str = ""
 
 
 @dataclass(slots=True)
@@ -145,7 +151,8 @@ class Backward:
 
     ``stale`` are the norms of gradients that were there already; ``index`` is the place among the calls.
     ``functions`` are the custom autograd functions in its graph, ``strangers`` the numbers of learning tensors that it
-    ends in and that are no parameters of the model. ``order`` counts backward passes and updates together.
+    ends in and that are no parameters of the model. ``order`` counts backward passes and updates together, and ``line`` is where
+    it was called.
     """
 
     number: int
@@ -156,6 +163,7 @@ class Backward:
     functions: tuple[type, ...] = ()
     strangers: tuple[int, ...] = ()
     order: int = 0
+    line: CodeLine | None = None
 
 
 @dataclass(slots=True)
@@ -245,6 +253,11 @@ class StepTrace:
     def where(self, condition: Callable[[Call], bool]) -> list[Call]:
         """The calls that satisfy a condition."""
         return [call for call in self.calls if condition(call)]
+
+    @property
+    def waits_for_update(self) -> bool:
+        """Whether gradients were made and no optimizer used them, as where they are added up over several steps."""
+        return bool(self.backwards) and not self.updates and self.error is None
 
     @property
     def last_backward(self) -> Backward | None:

@@ -13,7 +13,7 @@ from nbdebug.checks.live.watch import Watch, is_due
 from nbdebug.checks.live.window import Window
 from nbdebug.checks.parameters import Parameters
 from nbdebug.records.checks import CheckOutcome
-from nbdebug.records.findings import Cause, Finding, Severity
+from nbdebug.records.findings import Cause, Finding, Gone, Severity
 
 NONE = Parameters(())
 FOUND, NOT, SKIPPED, RAISES, SURE = "found", "not", "skipped", "raises", "sure"
@@ -81,14 +81,43 @@ def test_gone_names_the_cause_once() -> None:
     for step in range(1, 6):
         watch.judge(at(step), NONE)
         gone.append(watch.gone)
-    assert gone == [(), (), (), (Cause.LR_TOO_HIGH,), ()]
+    assert gone == [(), (), (), (Gone("run", 4, Cause.LR_TOO_HIGH, "scripted", last_step=2),), ()]
 
 
-def test_what_is_told_says_where() -> None:
-    watch = Watch((scripted([FOUND, FOUND]),))
-    watch.judge(at(10), NONE)
-    (finding,) = watch.judge(at(25), NONE)
-    assert (finding.run, finding.step) == ("run", 25)
+def test_what_is_told_says_where_and_since_when() -> None:
+    watch = Watch((scripted([FOUND, NOT, FOUND, FOUND]),))
+    for step in (10, 25, 40):
+        watch.judge(at(step), NONE)
+    (finding,) = watch.judge(at(55), NONE)
+    assert (finding.run, finding.step, finding.first_step, finding.since) == ("run", 55, 40, 40)
+    assert (finding.check, finding.by) == ("scripted", "scripted")
+
+
+def stood(step: int = 30) -> Finding:
+    """What was told of the parent."""
+    return Finding(Cause.LR_TOO_HIGH, Severity.WARNING, "parent", step, "too high", "because", check="scripted")
+
+
+def test_a_branch_begins_with_what_stood_where_it_left_its_parent() -> None:
+    watch = Watch((scripted([FOUND, FOUND, NOT, NOT, FOUND, FOUND]),))
+    watch.begin("branch", [stood()], step=50)
+    said = [[each.first_step for each in watch.judge(at(step, "branch"), NONE)] for step in range(60, 120, 10)]
+    assert said == [[], [], [], [], [], [100]], "it is known already; and told when it comes back"
+
+
+def test_what_a_branch_inherited_may_go_and_was_there_till_it_left() -> None:
+    watch = Watch((scripted([NOT, NOT]),))
+    watch.begin("branch", [stood()], step=50)
+    assert [watch.judge(at(step, "branch"), NONE) or watch.gone for step in (60, 70)] == [
+        (), (Gone("branch", 70, Cause.LR_TOO_HIGH, "scripted", last_step=50),)
+    ]  # fmt: skip
+
+
+def test_a_run_that_is_come_back_to_goes_on_as_it_stood() -> None:
+    watch = Watch((scripted([FOUND, FOUND, NOT, FOUND, NOT, NOT]),))
+    places = [("main", 10), ("main", 20), ("aside", 10), ("main", 30), ("main", 40), ("main", 50)]
+    said = [(len(watch.judge(at(step, run), NONE)), len(watch.gone)) for run, step in places]
+    assert said == [(0, 0), (1, 0), (0, 0), (0, 0), (0, 0), (0, 1)]
 
 
 def test_the_same_step_again_says_nothing_new() -> None:

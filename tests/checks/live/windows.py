@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nbdebug.checks.live.window import Curve, Facts, Track, Window
+from nbdebug.records.findings import Severity
+from nbdebug.records.looks import Looked
 from nbdebug.records.signals import Signal
 
 LAYERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A window, the check that it is for, and what is to be found: a cause and how loud, or nothing at all."""
+
+    check: str
+    what: str
+    window: Window
+    cause: str = ""
+    severity: Severity = Severity.WARNING
 
 
 def noise(count: int, size: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -55,6 +69,8 @@ def window(
     tracks: Mapping[Signal, Any] | None = None,
     changed: tuple[int, ...] = (),
     layers: tuple[str, ...] = LAYERS,
+    looks: tuple[Looked, ...] = (),
+    refused: str = "",
     **facts: Any,
 ) -> Window:
     """A window on so many losses; ``val`` are validation losses every so many steps; ``lr`` a number or a curve."""
@@ -69,4 +85,14 @@ def window(
         key: each if isinstance(each, Track) else track(each, layers=layers) for key, each in (tracks or {}).items()
     }
     defaults: dict[str, Any] = {"layers": layers, "optimizers": ("SGD",), "epoch_length": every, "goal": 2 * count}
-    return Window("run", count, count // every, found, made, Facts(**{**defaults, **facts}), changed)
+    known = Facts(**{**defaults, **facts})
+    return Window("run", count, count // every, found, made, known, changed, looks=looks, refused=refused)
+
+
+def looked(count: int = 200, *, times: int = 4, every: int = 7, **answers: Any) -> tuple[Looked, ...]:
+    """Looks at steps of a window of so many; an answer may be a function of the look's number."""
+    made = []
+    for place in range(times):
+        given = {name: each(place) if callable(each) else each for name, each in answers.items()}
+        made.append(Looked(count - (times - 1 - place) * every, 32, **given))
+    return tuple(made)

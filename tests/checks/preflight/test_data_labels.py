@@ -13,9 +13,8 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from nbdebug.training.trainer import Trainer
-from tests.checks.preflight.looking import judged, warned
+from tests.checks.preflight.looking import Program, judged, told_apart
 
-Program = tuple[Any, Trainer]
 N = 400
 
 
@@ -325,23 +324,7 @@ HEALTHY: dict[str, tuple[Callable[[], Program], ...]] = {
 }
 
 
-def cases(table: dict[str, tuple[Callable[[], Program], ...]]) -> list[Any]:
-    return [pytest.param(rule, made, id=f"{rule}-{made.__name__}") for rule, each in table.items() for made in each]
-
-
-@pytest.mark.parametrize(("rule", "make"), cases(FAULTS))
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_fault_is_named(rule: str, make: Callable[[], Program], seed: int) -> None:
-    torch.manual_seed(seed)
-    assert warned(judged(rule, *make())) == [rule]
-
-
-@pytest.mark.parametrize(("rule", "make"), cases(HEALTHY))
-@pytest.mark.parametrize("seed", [0, 1])
-def test_what_only_looks_odd_is_left_alone(rule: str, make: Callable[[], Program], seed: int) -> None:
-    torch.manual_seed(seed)
-    result = judged(rule, *make())
-    assert warned(result) == [], result.findings
+test_a_fault_is_named, test_what_only_looks_odd_is_left_alone = told_apart(FAULTS, HEALTHY)
 
 
 @pytest.mark.parametrize(
@@ -376,7 +359,23 @@ def test_classes_of_a_handful_are_told_for_completeness() -> None:
     assert "class 2 (2) has next to none" in result.findings[0].why
 
 
+def test_two_of_each_of_ten_classes_are_told_though_shares_can_not_be() -> None:
+    torch.manual_seed(0)
+    result = judged("class_imbalance", *on_features(10, nn.CrossEntropyLoss(), numbers(10, 20)))
+    assert [str(finding.cause) for finding in result.findings] == ["too_few_samples"]
+
+
 def test_the_weight_that_is_advised_makes_classes_even() -> None:
     torch.manual_seed(0)
     binary = judged("class_imbalance", *one_in_fifty()).findings[0]
     assert binary.remedies[0].code == "nn.BCEWithLogitsLoss(pos_weight=torch.tensor(49))"
+
+
+@pytest.mark.parametrize(("size", "enough", "told"), [(400, 1_000, 1), (4_000, 1_000, 1), (4_000, 9_000, 0)])
+def test_one_label_all_over_an_epoch_is_a_fault_and_in_some_batches_may_be_chance(
+    size: int, enough: float, told: int
+) -> None:
+    torch.manual_seed(0)
+    made = on_features(2, nn.CrossEntropyLoss(), torch.zeros(size).long())
+    result = judged("label_encoding_error", *made, single_class_samples=enough)
+    assert [str(finding.cause) for finding in result.findings] == ["label_encoding_error"] * told

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -16,9 +15,8 @@ from nbdebug import Debugger
 from nbdebug.checks.preflight.registry import checks
 from nbdebug.records.checks import CheckOutcome, CheckResult
 from nbdebug.training.trainer import Trainer
-from tests.checks.preflight.looking import warned
+from tests.checks.preflight.looking import Program, told_apart
 
-Program = tuple[Any, Trainer]
 N = 480
 CAUSES = {"input_label_mismatch": "input_label_mismatch", "future_leakage": "target_leakage"}
 
@@ -90,6 +88,15 @@ def two_lines_off() -> Program:
 def targets_sorted_by_themselves() -> Program:
     x = torch.randn(N, 8)
     return program(mlp(8, 1), nn.MSELoss(), TensorDataset(x, x.sum(1, keepdim=True).sort(0).values))
+
+
+def many_clouds_shuffled_apart() -> Program:
+    x, y = blobs(3_000)
+    return program(mlp(8, 4), nn.CrossEntropyLoss(), TensorDataset(x, y[torch.randperm(3_000)]))
+
+
+def many_lines_one_off() -> Program:
+    return program(mlp(8, 4), nn.CrossEntropyLoss(), Lines(*blobs(3_000), shift=1))
 
 
 def clouds() -> Program:
@@ -279,6 +286,7 @@ def a_state_that_is_carried_on() -> Program:
 FAULTS: dict[str, tuple[Callable[[], Program], ...]] = {
     "input_label_mismatch": (
         *(pictures_shuffled_apart, clouds_shuffled_apart, two_lines_off, targets_sorted_by_themselves),
+        *(many_clouds_shuffled_apart, many_lines_one_off),
     ),
     "future_leakage": (
         *(no_mask, convolution_padded_on_both_sides, shifted_within_an_own_step, a_forecast_in_both_directions),
@@ -297,22 +305,8 @@ HEALTHY: dict[str, tuple[Callable[[], Program], ...]] = {
 }
 
 
-def cases(table: dict[str, tuple[Callable[[], Program], ...]]) -> list[Any]:
-    return [pytest.param(rule, made, id=f"{rule}-{made.__name__}") for rule, each in table.items() for made in each]
-
-
-@pytest.mark.parametrize(("rule", "make"), cases(FAULTS))
-def test_a_fault_is_named(rule: str, make: Callable[[], Program]) -> None:
-    torch.manual_seed(0)
-    assert warned(checked(rule, *make())) == [CAUSES[rule]]
-
-
-@pytest.mark.parametrize(("rule", "make"), cases(HEALTHY))
-@pytest.mark.parametrize("seed", [0, 1])
-def test_what_only_looks_odd_is_left_alone(rule: str, make: Callable[[], Program], seed: int) -> None:
-    torch.manual_seed(seed)
-    result = checked(rule, *make())
-    assert warned(result) == [], result.findings
+TESTS = told_apart(FAULTS, HEALTHY, judge=checked, causes=CAUSES, fault_seeds=[0])
+test_a_fault_is_named, test_what_only_looks_odd_is_left_alone = TESTS
 
 
 def test_by_how_many_lines_labels_are_off_is_said() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -13,9 +12,8 @@ from torch.optim import SGD, Adam
 from torch.utils.data import DataLoader, TensorDataset
 
 from nbdebug.training.trainer import Trainer
-from tests.checks.preflight.looking import judged, warned
+from tests.checks.preflight.looking import Program, judged, told_apart, warned
 
-Program = tuple[Any, Trainer]
 N = 256
 
 
@@ -475,23 +473,7 @@ HEALTHY: dict[str, tuple[Callable[[], Program], ...]] = {
 }
 
 
-def cases(table: dict[str, tuple[Callable[[], Program], ...]]) -> list[Any]:
-    return [pytest.param(rule, made, id=f"{rule}-{made.__name__}") for rule, each in table.items() for made in each]
-
-
-@pytest.mark.parametrize(("rule", "make"), cases(FAULTS))
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_fault_is_named(rule: str, make: Callable[[], Program], seed: int) -> None:
-    torch.manual_seed(seed)
-    assert warned(judged(rule, *make())) == [rule]
-
-
-@pytest.mark.parametrize(("rule", "make"), cases(HEALTHY))
-@pytest.mark.parametrize("seed", [0, 1])
-def test_what_only_looks_odd_is_left_alone(rule: str, make: Callable[[], Program], seed: int) -> None:
-    torch.manual_seed(seed)
-    result = judged(rule, *make())
-    assert warned(result) == [], result.findings
+test_a_fault_is_named, test_what_only_looks_odd_is_left_alone = told_apart(FAULTS, HEALTHY)
 
 
 def test_which_sample_and_which_feature_is_said() -> None:

@@ -138,6 +138,9 @@ NOT_PADDED = {
     "one mark at the end": lambda: series(entropy, torch.cat([DATA.tags[:, 1:], torch.full((SAMPLES, 1), 5)], 1)),
     "a class for a series": lambda: trained(PerStep(4, lambda s: s[:, -1]), nn.CrossEntropyLoss(), DATA.kind, SERIES),
     "a table": lambda: trained(mlp(4), nn.CrossEntropyLoss(), DATA.kind),
+    "steps of an order that are reached": lambda: trained(
+        mlp(5), nn.BCEWithLogitsLoss(), (torch.randint(6, (SAMPLES, 1)) > torch.arange(5)).float()
+    ),
 }  # fmt: skip
 
 

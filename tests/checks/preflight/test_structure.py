@@ -547,7 +547,10 @@ INITS: dict[str, Callable[[torch.Tensor], Any]] = {
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
     "layer",
-    [nn.Linear(32, 48), nn.Conv2d(8, 16, 3), nn.LSTM(16, 32), nn.Embedding(64, 32)],
+    [
+        *(nn.Linear(32, 48), nn.Conv2d(8, 16, 3), nn.LSTM(16, 32), nn.Embedding(64, 32)),
+        *(nn.GRUCell(2, 32), nn.LSTMCell(8, 16), nn.RNNCell(6, 20)),
+    ],
     ids=lambda x: type(x).__name__,
 )
 def test_what_torch_draws_looks_fresh(layer: nn.Module, seed: int) -> None:
@@ -578,3 +581,18 @@ def test_what_learnt_a_little_looks_trained(steps: int, seed: int) -> None:
         F.mse_loss(model(x)[:, 0], x[:, 0] * x[:, 1] + x[:, 2]).backward()
         optimizer.step()
     assert layer_state(model[0]) is State.TRAINED
+
+
+@pytest.mark.parametrize("cell", [nn.GRUCell(2, 32), nn.RNNCell(2, 32)], ids=lambda x: type(x).__name__)
+def test_a_cell_that_learnt_looks_trained(cell: nn.Module) -> None:
+    torch.manual_seed(0)
+    cell.reset_parameters()
+    optimizer = Adam(cell.parameters(), 2e-2)
+    for _ in range(300):
+        x, h = torch.rand(64, 8, 2), torch.zeros(64, 32)
+        for t in range(8):
+            h = cell(x[:, t], h)
+        optimizer.zero_grad()
+        F.mse_loss(h.mean(1), 0.5 * x[..., 0].prod(1).sqrt()).backward()
+        optimizer.step()
+    assert layer_state(cell) is State.TRAINED

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from torch.optim import Adam
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from nbdebug import Trainer
 from tests.checks.preflight.looking import judged, warned
@@ -153,7 +154,55 @@ def pairs() -> Made:
     return made(model, torch.randn(60, 6), loss=loss)
 
 
+def padded(pairs: Any) -> Any:
+    """Words and tags of sentences, as long as the longest."""
+    words, tags = zip(*pairs, strict=True)
+    return pad_sequence(words, batch_first=True), pad_sequence(tags, batch_first=True)
+
+
+def padded_in_front(pairs: Any) -> Any:
+    words, tags = zip(*pairs, strict=True)
+    return pad_sequence(words), pad_sequence(tags)
+
+
+def sentences(batch_first: bool, collate: Any = padded, lengths: tuple[int, int] = (4, 12), **sampler: Any) -> Made:
+    """Tagged words of several lengths, put together by the user."""
+    lines = [torch.randint(1, 20, (int(torch.randint(*lengths, ())),)) for _ in range(60)]
+    model = Does(
+        lambda m, x: m.out(m.rnn(m.embed(x))[0]),
+        embed=nn.Embedding(20, 8), rnn=nn.GRU(8, 16, batch_first=batch_first), out=nn.Linear(16, 3),
+    )  # fmt: skip
+    data: Any = [(line, line % 3) for line in lines]
+    loader = DataLoader(data, collate_fn=collate, **(sampler or {"batch_size": 12, "shuffle": True}))
+    return model, Trainer(Adam(model.parameters(), 1e-3), classified, loader)
+
+
+def in_batches() -> Any:
+    return {"batch_sampler": BatchSampler(RandomSampler(range(60)), 12, drop_last=False)}
+
+
+def as_a_list(made_before: Made) -> Made:
+    """The same batches, with nobody to tell how large they were asked for."""
+    model, trainer = made_before
+    return model, Trainer(trainer.optimizer, classified, list(trainer.train_loader))
+
+
+def pieces_of_a_text() -> Made:
+    """Time in front, all pieces as long, but for the last."""
+    model = Does(
+        lambda m, x: m.out(m.rnn(m.embed(x))[0]), embed=nn.Embedding(20, 8), rnn=nn.GRU(8, 16), out=nn.Linear(16, 20)
+    )
+    text = torch.randint(20, (40, 12))
+    batches = [(text[start : start + 9], text[start + 1 : start + 10]) for start in range(0, 38, 9)]
+    batches[-1] = (batches[-1][0][: len(batches[-1][1])], batches[-1][1])
+    return model, Trainer(Adam(model.parameters()), classified, batches)
+
+
 MIXED: dict[str, Case] = {
+    "sentences, padded by the user": lambda: sentences(False),
+    "sentences as long as others are many": lambda: sentences(False, lengths=(12, 15)),
+    "sentences from a sampler of batches": lambda: sentences(False, **in_batches()),
+    "sentences in a list of batches": lambda: as_a_list(sentences(False)),
     "an LSTM without batch_first, a class": lambda: series(nn.LSTM, lambda m, x: m.out(m.rnn(x)[0][:, -1])),
     "a GRU without batch_first, a class a step": lambda: series(nn.GRU, lambda m, x: m.out(m.rnn(x)[0]), PER_STEP),
     "tokens without batch_first": tokens,
@@ -168,6 +217,12 @@ MIXED: dict[str, Case] = {
     ),
 }
 APART: dict[str, Case] = {
+    "sentences, padded by the user": lambda: sentences(True),
+    "sentences from a sampler of batches": lambda: sentences(True, **in_batches()),
+    "sentences with time in front": lambda: sentences(False, padded_in_front),
+    "sentences with time in front, as many as they are long": lambda: sentences(False, padded_in_front, (12, 13)),
+    "sentences with time in front, in a list": lambda: as_a_list(sentences(False, padded_in_front)),
+    "pieces of a text, time in front": pieces_of_a_text,
     "rows": lambda: rows(lambda m, x: m.out(m.body(x).softmax(1))),
     "batch_first": lambda: series(nn.LSTM, lambda m, x: m.out(m.rnn(x)[0][:, -1]), batch_first=True),
     "attention": lambda: attention(True),
@@ -243,6 +298,17 @@ SOUND: dict[str, Case] = {
     ),
     "the same shape": lambda: rows(lambda m, x: m.out(m.body(x.reshape(x.shape)))),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(("dim", "told"), [(0, ["tensor_layout_error"]), (1, [])])
+def test_a_batch_as_large_as_the_features_are_many_is_no_table_of_pairs(dim: int, told: list[str]) -> None:
+    def forward(net: Any, x: torch.Tensor) -> Any:
+        return net.out(torch.softmax(net.body(x), dim) * x)
+
+    parts = {"body": nn.Linear(8, 8), "out": nn.Linear(8, 8)}
+    model, x = Does(forward, **parts), torch.randn(64, 8)
+    trainer = Trainer(Adam(model.parameters(), 1e-3), F.mse_loss, loaded(x, torch.randn(64, 8), batch=8))
+    assert warned(examined("samples_mixed", model, trainer)) == told
 
 
 @pytest.mark.parametrize("name", SCRAMBLED)

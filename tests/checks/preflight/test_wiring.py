@@ -183,7 +183,104 @@ class Teacher(nn.Module):
         return self.student(x) + 0 * soft
 
 
+class Stepping(nn.Module):
+    """Reads two numbers at a time with a cell, then answers."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        super().__init__()
+        self.cell, self.read = cell, nn.Linear(32, 3)
+
+    def forward(self, x: Any) -> Any:
+        h = x.new_zeros(len(x), 32)
+        for part in x.split(2, 1):
+            h = self.cell(part, h)
+        return self.read(h)
+
+
+class Mixing(nn.Module):
+    """A cell of bare weights, drawn in a loop as books have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inward, self.onward = nn.Parameter(torch.empty(2, 32)), nn.Parameter(torch.empty(32, 32))
+        self.bias = nn.Parameter(torch.empty(32))
+        for weight in self.parameters():
+            nn.init.uniform_(weight, -0.2, 0.2)
+
+    def forward(self, x: Any, h: Any) -> Any:
+        return torch.tanh(x @ self.inward + h @ self.onward + self.bias)
+
+
+def replaced_after(model: nn.Module, name: str, part: Any, **options: Any) -> Made:
+    """The optimizer is made, then a part of the model."""
+    optimizer = Adam(model.parameters(), 1e-2)
+    setattr(model, name, part)
+    return model, Trainer(optimizer, options.pop("loss", F.cross_entropy), rows(), **options)
+
+
+def drawn_anew() -> nn.Linear:
+    head = nn.Linear(32, 3)
+    nn.init.xavier_uniform_(head.weight)
+    return head
+
+
+def replaced_while_the_loss_has_weights() -> Made:
+    model, loss = nn.Sequential(learn(mlp(6, 32, 16)), nn.ReLU(), nn.Linear(16, 32)), Centres()
+    optimizer = Adam([*model.parameters(), *loss.parameters()], 1e-2)
+    model[2] = nn.Linear(16, 32)
+    return model, Trainer(optimizer, loss, rows())
+
+
+def trained_part_beside_an_unused_one() -> Made:
+    """The optimizer has a head of old for another task, of another shape; the backbone is loaded, and stays."""
+    model = nn.Sequential(learn(mlp(6, 32, 16)), nn.ReLU(), nn.Linear(16, 3))
+    return trained_with(model, [*model[2].parameters(), *nn.Linear(16, 7).parameters()])
+
+
+def head_replaced_before_the_optimizer() -> Made:
+    model = mlp(6, 32, 8)
+    model[2] = nn.Linear(32, 3)
+    return trained_with(model)
+
+
+def cell_made_before_the_optimizer(cell: nn.Module) -> Made:
+    return trained_with(Stepping(cell))
+
+
+def learnt_cell() -> nn.Module:
+    """A recurrent cell that learnt to add up, as one that is loaded."""
+    cell = nn.GRUCell(2, 32)
+    optimizer = Adam(cell.parameters(), 2e-2)
+    for _ in range(200):
+        x, h = torch.randn(32, 5, 2), torch.zeros(32, 32)
+        for t in range(5):
+            h = cell(x[:, t], h)
+        optimizer.zero_grad()
+        (h.sum(1) - x[..., 0].sum(1)).square().mean().backward()
+        optimizer.step()
+    return cell
+
+
+def loaded_cell_not_optimised() -> Made:
+    model = Stepping(learnt_cell())
+    return trained_with(model, model.read.parameters())
+
+
+def only_the_answer_optimised(cell: nn.Module) -> Made:
+    model = Stepping(cell)
+    return trained_with(model, model.read.parameters())
+
+
 LEFT_OUT: dict[str, Case] = {
+    "a cell made anew": lambda: replaced_after(Stepping(nn.GRUCell(2, 32)), "cell", nn.GRUCell(2, 32)),
+    "a cell of bare weights made anew": lambda: replaced_after(Stepping(Mixing()), "cell", Mixing()),
+    "a loaded cell put in": lambda: replaced_after(Stepping(nn.GRUCell(2, 32)), "cell", learnt_cell()),
+    "a head drawn anew": lambda: replaced_after(Stepping(nn.RNNCell(2, 32)), "read", drawn_anew()),
+    "a parameter wrapped anew": lambda: replaced_after(
+        Scaled(nn.Parameter), "weight", nn.Parameter(torch.randn(6, 32) * 0.3)
+    ),
+    "a head made anew beside the loss's weights": replaced_while_the_loss_has_weights,
+    "a fresh cell that nobody optimises": lambda: only_the_answer_optimised(nn.RNNCell(2, 32)),
     "a head rebuilt": head_rebuilt,
     "another model's optimizer": optimizer_of_a_copy,
     "a plain list": lambda: trained_with(Towers(lambda parts: parts)),
@@ -201,6 +298,11 @@ ALL_HELD: dict[str, Case] = {
     "moved by hand": moved_by_hand,
     "a loaded part that stays": loaded_backbone_not_optimised,
     "a teacher in a list": lambda: trained_with(Teacher()),
+    "a loaded cell that stays": loaded_cell_not_optimised,
+    "a cell": lambda: cell_made_before_the_optimizer(nn.GRUCell(2, 32)),
+    "a cell of bare weights": lambda: cell_made_before_the_optimizer(Mixing()),
+    "a head of another shape that is left over": trained_part_beside_an_unused_one,
+    "a head replaced in time": head_replaced_before_the_optimizer,
     "a plain list that the optimizer has": lambda: (
         lambda model: trained_with(model, [*model.parameters(), *(p for t in model.towers for p in t.parameters())])
     )(Towers(lambda parts: parts)),

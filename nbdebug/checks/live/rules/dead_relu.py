@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nbdebug.checks.check import Say, Skip
 from nbdebug.checks.live.check import LiveCheck
 from nbdebug.checks.live.course import course
-from nbdebug.checks.live.layers import listed, named, quantiles, tracked
+from nbdebug.checks.live.layers import listed, named, places, quantiles, tracked
 from nbdebug.checks.live.window import Track, Window
 from nbdebug.checks.parameters import Parameter
 from nbdebug.records.commands import Changes, InitScheme, Reinitialize, SetKnobs, SwapActivations
@@ -57,15 +57,13 @@ def _dead(window: Window, signal: Signal) -> Track | None:
 
 def _before(window: Window, layers: tuple[str, ...], owners: tuple[str, ...], values: Floats) -> Floats:
     """For each layer, the value of the last owner before it in the order of the model; NaN where there is none."""
-    order = {name: place for place, name in enumerate(window.facts.layers)}
-    at = np.array([order.get(name, -1) for name in owners], dtype=np.int64)
-    sort: NDArray[np.int64] = np.argsort(at, kind="stable")
-    wanted = np.array([order.get(name, -1) for name in layers], dtype=np.int64)
-    places = np.searchsorted(at[sort], wanted, side="left") - 1
-    if not len(owners):
+    if not owners:
         return np.full(len(layers), np.nan)
-    found = values[sort][np.maximum(places, 0)]
-    return np.where((places >= 0) & (at[sort][np.maximum(places, 0)] >= 0), found, np.nan)
+    at, wanted = places(owners, window.facts.layers), places(layers, window.facts.layers)
+    sort: NDArray[np.int64] = np.argsort(at, kind="stable")
+    before = np.searchsorted(at[sort], wanted, side="left") - 1
+    there = np.maximum(before, 0)
+    return np.where((before >= 0) & (at[sort][there] >= 0), values[sort][there], np.nan)
 
 
 def _tell(window: Window, layers: tuple[str, ...], shares: list[float], say: Say) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from nbdebug.checks.check import Say, Skip
 from nbdebug.checks.live.check import LiveCheck
 from nbdebug.checks.live.course import course
+from nbdebug.checks.live.remedies import slower
 from nbdebug.checks.live.window import Window
 from nbdebug.checks.parameters import Parameter
 from nbdebug.records.commands import Changes, Clip, ClipMode, SetKnobs
@@ -50,18 +51,10 @@ def _tell(window: Window, norms: Floats, severity: Severity, start: float, now: 
         pictures=(Picture(PictureKind.LINES, "norm of the gradient", norms[-RECENT:][None], ("norm",)),),
         remedies=(
             Remedy(f"Clip at the usual norm, {better:g}.", command=SetKnobs(Changes(clip=Clip(ClipMode.NORM, better)))),
-            *_slower(window),
+            *slower(window),
             Remedy("In recurrent networks, truncate backpropagation through time; elsewhere, add norm layers."),
         ),
     )
-
-
-def _slower(window: Window) -> tuple[Remedy, ...]:
-    rates = window.curve("lr").values
-    if not len(rates) or not rates[-1] > 0:
-        return ()
-    lower = float(f"{rates[-1] / 10:.2g}")
-    return (Remedy(f"Set the learning rate to {lower:g}.", command=SetKnobs(Changes(lr=lower))),)
 
 
 CHECK = LiveCheck(

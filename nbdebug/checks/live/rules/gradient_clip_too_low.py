@@ -20,6 +20,7 @@ SHARE, TIMES, SPREAD, FALLEN = "clipped_share", "clipped_times", "clipped_spread
 NORMALISING = ("Adam", "RMSprop", "Adagrad", "Adadelta", "Adafactor", "Lion", "Rprop")
 FEWEST = 10
 RECENT = 50
+ROUNDED = 1e-5  # of a norm: how far two that are clipped alike may be apart by rounding
 
 
 def judge(window: Window, say: Say) -> None:
@@ -28,19 +29,16 @@ def judge(window: Window, say: Say) -> None:
     norms = norms[np.isfinite(norms)]
     if len(norms) < FEWEST:
         raise Skip("too few norms were measured")
-    if window.facts.clips_by == "norm":
-        _by_knob(norms, window.facts.clip, say)
-    elif window.facts.clips_by == "off":
+    if window.facts.clips_by != "norm" or not _by_knob(norms, window.facts.clip, say):
         _by_hand(window, norms, say)
-    else:
-        raise Skip("nothing is clipped by its norm")
 
 
-def _by_knob(norms: Floats, threshold: float, say: Say) -> None:
+def _by_knob(norms: Floats, threshold: float, say: Say) -> bool:
+    """Whether it is our own clipping that does it, which is then told."""
     often = say.measure("share of the latest steps that were clipped", float(np.mean(norms > threshold)), SHARE)
     hard = say.measure("median norm, of the threshold", float(np.median(norms)) / threshold, TIMES)
     if not (often and hard):
-        return
+        return False
     better = float(f"{np.quantile(norms, 0.9):.2g}")
     say.find(
         Cause.GRADIENT_CLIP_TOO_LOW,
@@ -58,6 +56,7 @@ def _by_knob(norms: Floats, threshold: float, say: Say) -> None:
             Remedy("Switch clipping off.", command=SetKnobs(Changes(clip=Clip(ClipMode.OFF)))),
         ),
     )
+    return True
 
 
 def _by_hand(window: Window, norms: Floats, say: Say) -> None:
@@ -67,18 +66,20 @@ def _by_hand(window: Window, norms: Floats, say: Say) -> None:
     if usual <= 0:
         raise Skip("there is no gradient")
     low, high = np.quantile(norms, [0.05, 0.95])
-    same = say.measure("spread of the gradient's norm, of itself", (high - low) / usual, SPREAD, above=False)
+    spread = float((high - low) / usual)
+    same = say.measure("spread of the gradient's norm, of itself", spread, SPREAD, above=False)
     seen = course(window, 40)
-    if seen.noise <= 10 * say.limit(SPREAD) * abs(seen.now):
+    if seen.noise <= 10 * max(spread, ROUNDED) * abs(seen.now):
         raise Skip("all steps are alike, so that their gradients may well be")
     still = say.measure("share of the loss that is gone", seen.fallen, FALLEN, above=False)
     if same and still and not seen.has_learnt:
+        lasting = window.step - window.since_change
         say.find(
             Cause.GRADIENT_CLIP_TOO_LOW,
             Severity.WARNING,
             "Gradients are clipped far too low",
             f"The gradient's norm was {usual:.3g} in nearly all of the latest {len(norms)} steps: something clips each "
-            f"of them to that. After {window.step} steps the loss is about where it began, {seen.start:.3g}.",
+            f"of them to that. After {lasting} steps the loss is about where it began, {seen.start:.3g}.",
             confidence=0.85,
             remedies=(
                 Remedy(

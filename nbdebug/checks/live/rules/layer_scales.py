@@ -10,6 +10,7 @@ from nbdebug.checks.check import Say, Skip
 from nbdebug.checks.live.check import LiveCheck
 from nbdebug.checks.live.course import course
 from nbdebug.checks.live.layers import listed, medians, named, tracked
+from nbdebug.checks.live.remedies import slower
 from nbdebug.checks.live.window import Window
 from nbdebug.checks.parameters import Parameter
 from nbdebug.records.commands import Changes, EditNorms, SetKnobs
@@ -55,7 +56,7 @@ def _activations(window: Window, say: Say) -> None:
         _tell(
             Cause.ACTIVATION_SCALE, "Activations leave their scale", layers, say,
             f"{listed(layers)}: the deviation of what comes out changed by up to {worst:.3g} times.",
-            (Remedy("Put batch norms behind them.", command=EditNorms(True, layers)), *_slower(window)),
+            (Remedy("Put batch norms behind them.", command=EditNorms(True, layers)), *slower(window)),
         )  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def _weights(window: Window, say: Say) -> None:
     if say.measure("weights of the layers, of their first size", now, GROWTH) and now > 1.1 * before:
         _tell(
             Cause.WEIGHT_GROWTH, "Weights grow and grow", named(found.layers, found.high[-1] > say.limit(GROWTH)), say,
-            f"They are {now:.3g} times as large as at the first look, and still growing.", _slower(window),
+            f"They are {now:.3g} times as large as at the first look, and still growing.", slower(window),
         )  # fmt: skip
     if say.measure("the same, for shrinking", now, SHRUNK, above=False) and now < 0.9 * before:
         lower = SetKnobs(Changes(options={"weight_decay": 0.0}))
@@ -92,20 +93,12 @@ def _updates(window: Window, say: Say) -> None:
         _tell(
             Cause.UPDATE_RATIO, f"Updates are {'large' if large else 'tiny'} beside the weights", (), say,
             f"In the latest looks they changed about {np.median(ratios):.2g} of the weights; a thousandth is usual.",
-            _slower(window) if large else (),
+            slower(window) if large else (),
         )  # fmt: skip
 
 
 def _tell(cause: Cause, title: str, layers: tuple[str, ...], say: Say, why: str, remedies: tuple[Remedy, ...]) -> None:
     say.find(cause, Severity.INFO, title, why, confidence=0.6, layers=layers, remedies=remedies)
-
-
-def _slower(window: Window) -> tuple[Remedy, ...]:
-    rates = window.curve("lr").values
-    if not len(rates) or not rates[-1] > 0:
-        return ()
-    lower = float(f"{rates[-1] / 10:.2g}")
-    return (Remedy(f"Set the learning rate to {lower:g}.", command=SetKnobs(Changes(lr=lower))),)
 
 
 CHECK = LiveCheck(

@@ -41,6 +41,7 @@ def judge(window: Window, say: Say) -> None:
     large = say.measure("largest update, of the weights (median over layers)", ratio, RATIO)
     rose = say.measure("loss, of where it began or of a constant prediction's", rise, RISE)
     jumped = say.measure("highest level of the first losses, of where it began", _jump(seen), JUMP)
+    jumped |= _jumped_as_far_as_thrown(seen, ratio, say)
     violent = say.measure("largest update, for a jump to count by itself", ratio, VIOLENT)
     blown = rise > BLOWN_UP
     if blown or (large and rose and _jump(seen) > say.limit(RISE)) or (violent and jumped and not seen.has_learnt):
@@ -61,6 +62,14 @@ def _jump(seen: Course) -> float:
     values = seen.values[:EARLY] if seen.now < seen.reference else seen.values
     threes = np.median(np.lib.stride_tricks.sliding_window_view(values, 3), axis=1)
     return float(threes.max() / seen.reference)
+
+
+def _jumped_as_far_as_thrown(seen: Course, ratio: float, say: Say) -> bool:
+    """Whether it jumped less, but beyond scatter, where an update was many times as large as is violent already."""
+    times = max(ratio / say.limit(VIOLENT), 1.0) if np.isfinite(ratio) else 1.0
+    wanted = max(1 + (say.limit(JUMP) - 1) / times, say.limit(RISE))
+    scattered = min(2 * seen.noise / seen.reference, MARGIN)
+    return times > 1 and _jump(seen) - scattered > wanted
 
 
 def _tell(window: Window, seen: Course, ratio: float, say: Say) -> None:

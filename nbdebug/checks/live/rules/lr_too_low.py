@@ -40,7 +40,7 @@ def judge(window: Window, say: Say) -> None:
     tiny = say.measure("update of most layers, of their weights", float(np.nanmax(usual)), RATIO, above=False)
     tiny &= say.measure("update of the busiest layer, of its weights", ratio, BUSIEST, above=False)
     low = say.measure("learning rate, of what is usual for the optimizer", rate / plain, RATE, above=False)
-    still = say.measure("share of the loss that is gone", seen.fallen, FALLEN, above=False)
+    still = say.measure("share of the loss that is surely gone", seen.surely_fallen(), FALLEN, above=False)
     if tiny and low and still and not seen.has_learnt:
         _tell(window, rate, ratio, say)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from nbdebug.checks.check import Say, Skip
 from nbdebug.checks.live.check import LiveCheck
-from nbdebug.checks.live.layers import listed, named, tracked
+from nbdebug.checks.live.layers import listed, named, places, tracked
 from nbdebug.checks.live.window import Window
 from nbdebug.checks.parameters import Parameter
 from nbdebug.records.commands import Freeze
@@ -24,20 +24,20 @@ def judge(window: Window, say: Say) -> None:
     if not len(rates) or not np.any(rates.values > 0):
         raise Skip("the learning rate is zero, or not known")
     common, ours, theirs = np.intersect1d(changes.steps, gradients.steps, return_indices=True)
-    places = {layer: place for place, layer in enumerate(gradients.layers)}
-    both = [place for place, layer in enumerate(changes.layers) if layer in places]
-    columns = [places[changes.layers[place]] for place in both]
-    if not len(common) or not both:
+    columns = places(changes.layers, gradients.layers)
+    both = np.flatnonzero(columns >= 0)
+    if not len(common) or not len(both):
         raise Skip("gradients and changes were not measured at the same steps")
     at_rate = np.interp(common, rates.steps, rates.values) > 0
-    moved, pushed = changes.high[ours][:, both], gradients.low[theirs][:, columns]
+    moved, pushed = changes.high[ours][:, both], gradients.low[theirs][:, columns[both]]
     still = (moved == 0) & (pushed > 0) & at_rate[:, None]
     measured = np.isfinite(moved) & at_rate[:, None]
     often = still.sum(0)
     stuck = (often > say.limit(SAMPLES) - 0.5) & (often == measured.sum(0))
     say.measure("looks at which a layer with a gradient did not change, the most", float(often.max()), SAMPLES)
-    layers = named(tuple(changes.layers[place] for place in both), stuck)
-    layers = tuple(layer for layer in layers if layer not in window.facts.frozen)
+    chosen = np.zeros(len(changes.layers), dtype=np.bool_)
+    chosen[both[stuck]] = True
+    layers = tuple(layer for layer in named(changes.layers, chosen) if layer not in window.facts.frozen)
     if layers:
         _tell(layers, int(often[stuck].min()), say)
 

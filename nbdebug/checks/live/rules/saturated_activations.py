@@ -24,7 +24,7 @@ def judge(window: Window, say: Say) -> None:
     seen = course(window, 20)
     share = quantiles(found.low[-LOOKS:], 0.0, axis=0)
     last = window.facts.layers[-1] if window.facts.layers else ""
-    hidden = np.array([layer != last for layer in found.layers], dtype=bool)
+    hidden = np.array(found.layers, dtype=np.str_) != last
     share = np.where(hidden, np.nan_to_num(share), 0.0)
     if not hidden.any():
         raise Skip("no hidden layer is bounded")

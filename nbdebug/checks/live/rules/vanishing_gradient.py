@@ -10,7 +10,7 @@ import numpy as np
 from nbdebug.checks.check import Say, Skip
 from nbdebug.checks.live.check import LiveCheck
 from nbdebug.checks.live.course import course
-from nbdebug.checks.live.layers import listed, medians, tracked
+from nbdebug.checks.live.layers import listed, medians, places, tracked
 from nbdebug.checks.live.window import Window
 from nbdebug.checks.parameters import Parameter
 from nbdebug.records.commands import EditNorms, InitScheme, Reinitialize, SwapActivations
@@ -33,18 +33,17 @@ def judge(window: Window, say: Say) -> None:
     order = np.flatnonzero(known)
     quarter = max(len(order) // 4, 1)
     first, last = (float(np.median(ratios[each])) for each in (order[:quarter], order[-quarter:]))
-    early = {found.layers[place] for place in order[:quarter]}
     decay = say.measure(
         "gradient of the first layers, of the last ones'", first / last if last else 1.0, DECAY, above=False
     )
     updates = tracked(window, Signal.UPDATE_RATIO, LOOKS)
-    chosen = np.array([layer in early for layer in updates.layers], dtype=bool)
+    chosen = np.isin(places(updates.layers, found.layers), order[:quarter])
     moved = medians(updates.high[-5:][:, chosen].reshape(1, -1))[0] if chosen.any() else np.nan
     slow = say.measure("update of the first layers, of their weights", moved, UPDATE, above=False)
     if not (decay and slow) or seen.has_learnt:
         return
     still = say.measure("share of the loss that is gone", seen.fallen, FALLEN, above=False)
-    layers = tuple(found.layers[place] for place in order[:quarter])
+    layers = tuple(found.layers[place] for place in order[:quarter].tolist())
     say.find(
         Cause.VANISHING_GRADIENT,
         Severity.WARNING if still else Severity.INFO,
@@ -56,7 +55,7 @@ def judge(window: Window, say: Say) -> None:
         pictures=(
             Picture(
                 PictureKind.BARS, "gradient beside weights", ratios[order][None], ("ratio",),
-                tuple(found.layers[place] for place in order),
+                tuple(found.layers[place] for place in order.tolist()),
             ),
         ),
         remedies=_remedies(window),

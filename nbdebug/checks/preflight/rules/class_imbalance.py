@@ -33,6 +33,9 @@ def judge(look: Look, say: Say) -> None:
     present = counts[counts > 0]
     mixed = look.whole_epoch or order_of(look.trainer.train_loader) is Order.RANDOM
     if len(present) < 2 or not mixed or float(counts.sum()) < FEWEST_SAMPLES:
+        if len(present) > 1 and _are_few(look, present, say):
+            _tell_few(counts, say)
+            return
         say.skip("there are too few samples, or they come in an order, so that shares of classes can't be told")
     shares = (present + 1) / (present + 1).sum()
     evenness = float(-(shares * shares.log()).sum() / math.log(len(shares)))
@@ -40,8 +43,12 @@ def judge(look: Look, say: Say) -> None:
     rare = say.measure("share of the rarest class", float(shares.min()), RAREST, above=False)
     if uneven and rare:
         _tell(look, found, counts, say)
-    elif look.whole_epoch and say.measure("samples of the rarest class", float(present.min()), FEW, above=False):
+    elif _are_few(look, present, say):
         _tell_few(counts, say)
+
+
+def _are_few(look: Look, present: torch.Tensor, say: Say) -> bool:
+    return look.whole_epoch and say.measure("samples of the rarest class", float(present.min()), FEW, above=False)
 
 
 def _tell(look: Look, found: Labels, counts: torch.Tensor, say: Say) -> None:

@@ -15,9 +15,9 @@ from torch import nn
 
 from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
+from nbdebug.checks.preflight.leaves import leaves
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.trace import LossCall, ModelCall
-from nbdebug.checks.preflight.tracer import leaves
 from nbdebug.records.findings import Cause, Remedy, Severity
 from nbdebug.training.aside import copied
 from nbdebug.training.modules import evaluating, roots

@@ -7,6 +7,7 @@ data as they are stored are asked for what went wrong. That simple learners see 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +16,19 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
+from nbdebug.checks.preflight.leaves import leaves
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.samples import floats, is_tokens, labels, target_source
 from nbdebug.checks.preflight.task import Kind
-from nbdebug.checks.preflight.tracer import leaves
+from nbdebug.checks.preflight.views import View, pooled, views
 from nbdebug.records.findings import Cause, Picture, PictureKind, Remedy, Severity
 
 RELATED = "label_relation_surprise"
 SHIFTED = "shifted_label_surprise"
 SORTED = "stored_targets_sorted"
-FEWEST, MOST = 300, 800
-MOST_COLUMNS, FEWEST_COLUMNS, MOST_SIMPLE = 512, 4, 1_024
-PERMUTATIONS, FEWER_PERMUTATIONS, WORDS = 40, 12, 512
+FEWEST, MOST, MORE = 300, 800, 2_000
+FEWEST_COLUMNS, MOST_SIMPLE = 4, 1_024
+PERMUTATIONS, FEWER_PERMUTATIONS, WORDS, AT_ONCE = 40, 12, 512, 8
 SHIFTS = tuple(by for by in range(-4, 5) if by)
 READING_S = 1.0
 
@@ -59,15 +61,16 @@ class Learners:
 def judge(look: Look, say: Say) -> None:
     """Samples seen, then samples as they are stored."""
     _ = look.experiments
-    features, target = _features(look, look.data.inputs), _target(look)
-    if features is None or target is None or len(features[0]) != len(target):
+    target = _target(look)
+    features = _features(look, look.data.inputs, MOST) if target is not None else None
+    if features is None or target is None or len(features[0]) != min(len(target), MOST):
         say.skip("there is not one target for each sample, or inputs are not of one form")
     assert features is not None and target is not None
-    count = min(len(target), MOST) // 2 * 2
-    if count < FEWEST:
+    if len(target) < FEWEST:
         say.skip(f"that inputs and labels go together can't be told from {len(target)} samples")
-    learners = _learners([each[:count] for each in features])
-    surprise = learners.surprise(target[:count])
+    count, surprise = _surprise(features, target)
+    if surprise < say.limit(RELATED) and len(target) > 2 * MOST and (more := _features(look, look.data.inputs, MORE)):
+        count, surprise = _surprise(more, target)
     unrelated = say.measure(
         "how much better simple learners do than on labels dealt anew", surprise, RELATED, above=False
     )
@@ -76,7 +79,13 @@ def judge(look: Look, say: Say) -> None:
     if look.task.kind is not Kind.REGRESSION and _is_simple(look):
         _tell_unrelated(say, count, surprise)
     else:
-        say.note("simple learners see no relation of inputs and targets; with such data that may well be")
+        say.skip("can't tell: simple learners see no relation of inputs and targets; with such data that may well be")
+
+
+def _surprise(features: list[torch.Tensor], target: torch.Tensor) -> tuple[int, float]:
+    """Of how many samples, and by how many deviations learners do better than on labels dealt anew."""
+    count = min(len(target), len(features[0])) // 2 * 2
+    return count, _learners([each[:count] for each in features]).surprise(target[:count])
 
 
 def _target(look: Look) -> torch.Tensor | None:
@@ -97,33 +106,24 @@ def _one_hot(values: torch.Tensor) -> torch.Tensor | None:
     return torch.nn.functional.one_hot(places, len(kinds)).float()
 
 
-def _features(look: Look, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor] | None:
-    """Views of the inputs as rows of numbers: as they are, and for pictures and series their spectrum."""
-    plain, spectra = [], []
+def _features(look: Look, inputs: dict[str, torch.Tensor], most: int) -> list[torch.Tensor] | None:
+    """Inputs as rows of numbers, in several views: see :mod:`nbdebug.checks.preflight.views`."""
+    found: dict[View, list[torch.Tensor]] = {}
     for name, tensor in inputs.items():
         if not tensor.dim() or len(tensor) != len(next(iter(inputs.values()))):
             return None
         if is_tokens(look, name):
-            plain.append(_word_counts(tensor))
+            found.setdefault(View.PLAIN, []).append(_word_counts(tensor[:most]))
             continue
-        values = floats(tensor)[:MOST]
-        plain.append(_columns(values.reshape(len(values), -1)))
-        if values.dim() > 2 and values[0].numel() <= 100_000:
-            spectrum = torch.fft.rfftn(values, dim=tuple(range(1, values.dim()))).abs()
-            spectra.append(_columns(spectrum.reshape(len(values), -1)))
-    if not plain:
-        return None
-    return [torch.cat(each, 1) for each in (plain, spectra) if each]
+        for view, rows in views(floats(tensor[:most])).items():
+            found.setdefault(view, []).append(rows)
+    return [torch.cat(each, 1) for each in found.values()] or None
 
 
 def _word_counts(tensor: torch.Tensor) -> torch.Tensor:
-    words = tensor[:MOST].reshape(len(tensor[:MOST]), -1).long() % WORDS
+    words = tensor.reshape(len(tensor), -1).long() % WORDS
     counts = torch.zeros(len(words), WORDS, device=words.device)
     return counts.scatter_add_(1, words, torch.ones_like(words, dtype=counts.dtype)).sqrt()
-
-
-def _columns(flat: torch.Tensor) -> torch.Tensor:
-    return flat[:, :: max(1, -(-flat.shape[1] // MOST_COLUMNS))]
 
 
 def _learners(views: list[torch.Tensor]) -> Learners:
@@ -162,11 +162,11 @@ def _ridge(within: torch.Tensor, between: torch.Tensor, strength: float) -> torc
 
 
 def _is_simple(look: Look) -> bool:
-    """Data that simple learners are known to see something in: small pictures and tables, not of yes and no alone."""
+    """Data that simple learners are known to see something in: pictures and tables, not of yes and no alone."""
     inputs = look.data.inputs
     if any(is_tokens(look, name) for name in inputs) or any(tensor.dim() == 3 for tensor in inputs.values()):
         return False
-    flat = torch.cat([floats(tensor).reshape(len(tensor), -1) for tensor in inputs.values()], 1)
+    flat = torch.cat([pooled(floats(tensor[:MOST])).flatten(1) for tensor in inputs.values()], 1)
     two_values = ((flat == flat.amin(0)) | (flat == flat.amax(0))).all()
     return FEWEST_COLUMNS <= flat.shape[1] <= MOST_SIMPLE and not bool(two_values)
 
@@ -189,7 +189,7 @@ def _tell_stored(look: Look, say: Say) -> bool:
         )  # fmt: skip
         return True
     features, aims = (
-        _features(look, inputs),
+        _features(look, inputs, MOST),
         _one_hot(target.long()) if look.task.kind is not Kind.REGRESSION else target[:, None],
     )
     if features is None or aims is None or len(target) < FEWEST // 2:
@@ -246,48 +246,41 @@ def _stored(look: Look) -> tuple[dict[str, torch.Tensor], torch.Tensor] | None:
         dataset = dataset.dataset
     if dataset is None or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         return None
+    if loader.batch_sampler is None:  # what it stores are whole batches, or what the program puts together itself
+        return None
     with look.experiments.fresh():
-        items = _read(dataset, say_until=time.perf_counter() + READING_S)
-    found = [dict(leaves(item)) for item in items]
+        read = _read(dataset, loader.collate_fn, say_until=time.perf_counter() + READING_S)
     source = target_source(look)
-    names = [name for name in look.data.inputs if all(name in each for each in found)]
-    if len(found) < FEWEST // 2 or not names:
+    names = [name for name in look.data.inputs if all(name in each for each in read)]
+    if not read or not names or any(source not in each for each in read):
         return None
-    target = [_number(item, source) for item in items]
-    if any(each is None for each in target):
+    inputs = {name: _joined([each[name] for each in read]) for name in names}
+    target = _joined([each[source] for each in read])
+    if target is None or any(each is None or len(each) != len(target) for each in inputs.values()):
         return None
-    shapes = {name: found[0][name].shape for name in names}
-    if any(each[name].shape != shapes[name] for each in found for name in names):
+    if len(target) < FEWEST // 2 or target[0].numel() != 1:
         return None
-    return {name: torch.stack([each[name] for each in found]) for name in names}, torch.tensor(
-        target, dtype=torch.float32
-    )
+    return {name: each for name, each in inputs.items() if each is not None}, floats(target).flatten().float()
 
 
-def _read(dataset: Any, *, say_until: float) -> list[Any]:
-    items = []
-    for index in range(min(len(dataset), MOST)):
+def _read(dataset: Any, collate: Callable[[list[Any]], Any], *, say_until: float) -> list[dict[str, torch.Tensor]]:
+    """The first rows, put together a few at a time as the loader does; of each such batch its tensors by their way."""
+    read: list[dict[str, torch.Tensor]] = []
+    for begin in range(0, min(len(dataset), MOST), AT_ONCE):
+        rows = range(begin, min(begin + AT_ONCE, len(dataset), MOST))
         try:
-            items.append(dataset[index])
+            found = dict(leaves(collate([dataset[index] for index in rows])))
         except Exception:  # a dataset of the user's own need not be read by numbers; what was read so far is looked at
-            return items
+            return read
+        read.append({name: tensor.detach() for name, tensor in found.items() if tensor.dim() and len(tensor) == len(rows)})
         if time.perf_counter() > say_until:
             break
-    return items
+    return read
 
 
-def _number(item: Any, source: str) -> float | None:
-    """The target of an item by its way in a batch, be it a tensor or a plain number."""
-    part: Any = item
-    for key in source.removeprefix("batch").replace("]", "").split("[")[1:]:
-        name = key.strip("'\"")
-        try:
-            part = part[int(name)] if name.isdigit() and not isinstance(part, dict) else part[name]
-        except (KeyError, IndexError, TypeError):
-            return None
-    if isinstance(part, torch.Tensor):
-        return float(part) if part.numel() == 1 else None
-    return float(part) if isinstance(part, (int, float)) else None
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor | None:
+    """Along the samples; ``None`` where batches differ in form."""
+    return torch.cat(parts) if len({part.shape[1:] for part in parts}) == 1 else None
 
 
 # -- words ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from nbdebug.checks.preflight.trace import LossCall
 from nbdebug.records.findings import Cause, Remedy, Severity
 
 OFF_RANGE = "labels_off_range"
-EXPECTED = "absent_class_expected"
+EXPECTED, ALONE = "absent_class_expected", "single_class_samples"
 ROWS = "label_rows_off_one"
 FEWEST_SAMPLES = 64
 BETWEEN_0_AND_1 = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
@@ -182,6 +182,8 @@ def _judge_absent(look: Look, loss: LossCall | None, say: Say) -> None:
         return
     if len(present) > 1 and (len(absent) > len(present) or look.task.kind is not Kind.CLASSES):
         return
+    if len(present) == 1 and not look.whole_epoch and rarest < say.limit(ALONE):  # the other class may be rare
+        return
     _tell_absent(found, absent, loss, say)
 
 
@@ -232,6 +234,7 @@ CHECK = Check(
     (Cause.LABEL_ENCODING_ERROR,),
     parameters=(
         Parameter(OFF_RANGE, 0.0, "share of labels that may be off the loss's range", 0.0, 1.0),
+        Parameter(ALONE, 1_000.0, "samples, if not a whole epoch, from which it is no chance that all have one label"),
         Parameter(EXPECTED, 20.0, "samples of every other class from which a class that never comes is missed", 1.0),
         Parameter(ROWS, 0.0, "share of label rows that may not sum to one", 0.0, 1.0),
     ),

@@ -8,6 +8,7 @@ from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.lossward import weighed
+from nbdebug.checks.preflight.numbers_added import NumberAdded, numbers_added
 from nbdebug.checks.preflight.trace import LossCall, StepTrace
 from nbdebug.records.findings import Cause, Remedy, Severity
 
@@ -15,10 +16,19 @@ APART = "loss_parts_apart"
 
 
 def judge(look: Look, say: Say) -> None:
-    """Torch's losses of the first step, by their way to ``backward``."""
+    """Torch's losses of the first step, by their way to ``backward``; then what is added to them as a number."""
     trace = look.called
     if not trace.backwards or trace.error is not None:
         say.skip("there was no backward pass")
+    numbers = numbers_added(look.traces)
+    say.measure("summands of the loss that are numbers taken from what learns", len(numbers))
+    for each in numbers[:1]:
+        _tell_number(look, trace, each, say)
+    if not numbers:
+        _judge_losses(look, trace, say)
+
+
+def _judge_losses(look: Look, trace: StepTrace, say: Say) -> None:
     factors = weighed(trace)
     learning = [loss for loss in trace.losses if loss.call.outputs and trace.values[loss.call.outputs[0]].learns]
     if not any(loss.call.index in factors for loss in learning):
@@ -31,10 +41,10 @@ def judge(look: Look, say: Say) -> None:
         _judge_sizes(learning, factors, say)
 
 
-def _only_there(look: Look, trace: StepTrace, loss: LossCall) -> list[str]:
-    """The parameters that an optimizer holds, and that only this loss depends on."""
+def _only_there(look: Look, trace: StepTrace, number: int, before: int) -> list[str]:
+    """The parameters that an optimizer holds, and that only what depends on this tensor could teach."""
     reached = frozenset[str]().union(*(backward.reached for backward in trace.backwards))
-    sources = trace.sources(loss.input_number, loss.call.index)
+    sources = trace.sources(number, before)
     mine = [each.removeprefix("weight ") for each in sources if each.startswith("weight ")]
     return [
         name
@@ -44,7 +54,7 @@ def _only_there(look: Look, trace: StepTrace, loss: LossCall) -> list[str]:
 
 
 def _tell_dropped(look: Look, trace: StepTrace, loss: LossCall, say: Say) -> None:
-    lost = _only_there(look, trace, loss)
+    lost = _only_there(look, trace, loss.input_number, loss.call.index)
     layers = tuple(dict.fromkeys(look.layer_of(name) for name in lost))
     consequence = (
         f"{', '.join(layers[:4])} {'get' if len(layers) > 1 else 'gets'} no gradient from elsewhere, and can't learn."
@@ -61,6 +71,24 @@ def _tell_dropped(look: Look, trace: StepTrace, loss: LossCall, say: Say) -> Non
         layers=layers,
         remedies=(Remedy("Add it to the loss as a tensor, without .item() or .detach()."),),
         line=loss.call.line,
+    )
+
+
+def _tell_number(look: Look, trace: StepTrace, number: NumberAdded, say: Say) -> None:
+    lost = _only_there(look, trace, number.left.inputs[0], number.left.index)
+    layers = tuple(dict.fromkeys(look.layer_of(name) for name in lost))
+    say.find(
+        Cause.LOSS_PART_DROPPED,
+        Severity.WARNING,
+        "A part of the loss has no gradient",
+        f"{number.value:.3g} is added to the loss, in step after step the same multiple of what {number.left.name}() "
+        "took out of the graph as a number. It changes the loss that is shown, and no gradient: training does not mind "
+        "it at all."
+        + (f" {', '.join(layers[:4])} can't learn without it." if lost else ""),
+        confidence=0.93,
+        layers=layers,
+        remedies=(Remedy("Add the tensor itself, without .item() or float()."),),
+        line=number.left.line or number.added.line,
     )
 
 

@@ -6,9 +6,9 @@ import torch
 
 from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
+from nbdebug.checks.preflight.leaves import leaves
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.rerun import Rerun, changes, rerunning, wake_zeros
-from nbdebug.checks.preflight.tracer import leaves
 from nbdebug.records.findings import Cause, Remedy, Severity
 
 CHANGE = "least_output_change"

@@ -10,9 +10,9 @@ import torch
 
 from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
+from nbdebug.checks.preflight.leaves import leaves
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.trace import StepTrace
-from nbdebug.checks.preflight.tracer import leaves
 from nbdebug.records.findings import Cause, Remedy, Severity
 
 WITH_ITSELF = frozenset({"__ne__", "ne", "__eq__", "eq"})

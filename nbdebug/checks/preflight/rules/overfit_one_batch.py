@@ -17,9 +17,10 @@ from nbdebug.checks.check import Check, Say, Skip
 from nbdebug.checks.parameters import Parameter
 from nbdebug.checks.preflight.bench import Bench
 from nbdebug.checks.preflight.data import BATCH
+from nbdebug.checks.preflight.leaves import leaves
 from nbdebug.checks.preflight.look import Look
+from nbdebug.checks.preflight.lossward import DIFFERENCES, SCALES
 from nbdebug.checks.preflight.task import Kind
-from nbdebug.checks.preflight.tracer import leaves
 from nbdebug.records.findings import Cause, Picture, PictureKind, Remedy, Severity
 from nbdebug.training.aside import copied
 
@@ -27,6 +28,8 @@ SAMPLES, STEPS, GAIN, SHARE = "overfit_samples", "overfit_steps", "overfit_gain"
 RATES = (1.0, 10.0, 0.1, 100.0)
 FEWEST_STEPS = 20
 WEIGHTS_A_SAMPLE = 4
+RANDOM = frozenset({"randn", "rand", "randn_like", "rand_like", "normal", "uniform", "bernoulli", "randint", "poisson"})
+RECKONING = DIFFERENCES | SCALES | frozenset({"add", "radd", "rsub", "rmul", "neg", "lerp", "addcmul", "where"})
 FARTHEST_STILL = 0.01  # of their norm, that weights may move and count as standing still
 
 
@@ -72,6 +75,8 @@ def judge(look: Look, say: Say) -> None:
 def _gates(look: Look, batch: Any) -> None:
     if look.task.kind is Kind.UNKNOWN or look.task.target is None:
         raise Skip("the loss compares nothing with a target of the batch")
+    if _is_drawn(look):
+        raise Skip("targets are drawn at random in the step, anew each time: no sample has one to be learnt by heart")
     if len(look.optimizers) > 1:
         raise Skip("several optimizers work against each other, as in a GAN: no loss has to fall")
     if not look.data.inputs:
@@ -80,17 +85,42 @@ def _gates(look: Look, batch: Any) -> None:
     if weights < WEIGHTS_A_SAMPLE * _count(batch):
         raise Skip(f"{weights:,} trainable weights are too few to learn {_count(batch)} samples by heart")
     target = look.task.target
-    if target.numel() > 1 and bool((target == target.reshape(-1)[0]).all()):
+    if _is_constant(look, batch) or (target.numel() > 1 and bool((target == target.reshape(-1)[0]).all())):
         raise Skip("all targets are the same: there is nothing that inputs could tell")
 
 
+def _is_drawn(look: Look) -> bool:
+    """Whether what the loss compares with is random itself, or reckoned from what is, as noise to be predicted."""
+    trace, loss = look.trace, look.task.loss or look.task.by_hand
+    queue = [(loss.target_number, loss.call.index)] if loss is not None and loss.target_number else []
+    seen = set[int]()
+    while queue:
+        number, call = trace.origin(*queue.pop())
+        if call is None or number in seen:
+            continue
+        seen.add(number)
+        name = call.name.strip("_")
+        if name in RANDOM:
+            return True
+        if name in RECKONING:
+            queue += [(each, call.index) for each in call.inputs]
+    return False
+
+
 def _few(look: Look, most: int) -> Any:
-    """The first samples of the first batch; all of it where its tensors have no samples in common."""
+    """The first samples of the first batch; all of it where its tensors have no samples in common, or these no news."""
     batch = look.batches[0]
     sizes = {len(tensor) for _, tensor in leaves(batch) if tensor.dim()}
     if len(sizes) != 1 or look.task.output is None or len(look.task.output) % next(iter(sizes)):
         return batch
-    return _sliced(batch, most)
+    few = _sliced(batch, most)
+    return batch if _is_constant(look, few) else few
+
+
+def _is_constant(look: Look, batch: Any) -> bool:
+    """Whether all samples have the same target."""
+    targets = [tensor for name, tensor in leaves(batch, BATCH) if name in look.data.targets and tensor.numel()]
+    return bool(targets) and all(bool((each == each.reshape(-1)[0]).all()) for each in targets)
 
 
 def _sliced(batch: Any, most: int) -> Any:

@@ -8,10 +8,10 @@ import torch
 
 from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
+from nbdebug.checks.preflight.leaves import leaves
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.lossward import batch_sources, compares_with_data, meetings, weights
 from nbdebug.checks.preflight.trace import LossCall, StepTrace
-from nbdebug.checks.preflight.tracer import leaves
 from nbdebug.records.findings import Cause, Remedy, Severity
 
 SHARE = "padding_share"
@@ -60,7 +60,10 @@ def _judge(
 
 
 def _filling(sequence: torch.Tensor, say: Say) -> Filling | None:
-    """What a sequence is filled up with: one value in the runs at the ends, of differing length, not inside."""
+    """What a sequence is filled up with: one value in the runs at the ends, of differing length, not inside.
+
+    Where all that stands before is one other value, it is no sequence but a code: an order's steps, reached or not.
+    """
     flat = sequence if sequence.dim() == 2 else None
     if flat is None:
         same = (sequence == sequence[..., :1]).all(-1)
@@ -71,7 +74,7 @@ def _filling(sequence: torch.Tensor, say: Say) -> Filling | None:
         lengths = places.sum(1)
         share, inside = float(places.float().mean()), float(((ends == value) & ~places).float().mean())
         varied = len(lengths.unique()) > 2 and int((lengths >= 2).sum()) > len(flat) // 4
-        if bool(places.all()) or not varied:
+        if bool(places.all()) or not varied or len(ends[~places].unique()) == 1:
             continue
         say.measure("share of places at sequences' ends that hold one value", share, SHARE)
         say.measure("share of places further in that hold it", inside, INSIDE, above=False)

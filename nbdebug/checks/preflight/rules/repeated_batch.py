@@ -22,10 +22,10 @@ FEWEST_SAMPLES, FEWEST_BATCHES = 16, 3
 
 
 def judge(look: Look, say: Say) -> None:
-    """Within the first epoch seen, in the order of the loader."""
+    """Within the first epoch seen, in the order of the loader. A stream that never ends may go round on purpose."""
     if look.epoch_length is None:
-        say.skip("the loader's length is not known, so that an epoch's end can't be told")
-    count = min(len(look.batches), look.epoch_length or 0)
+        say.skip("the loader has no length and its end was not seen: it may go through the data again and again")
+    count = min(look.of_one_epoch, look.epoch_length)
     sizes = look.data.sizes[:count]
     samples = sum(sizes)
     inputs = [each for each in look.data.inputs.values() if each.dim() and len(each) == sum(look.data.sizes)]
@@ -52,7 +52,8 @@ def _judge_batches(marks: Marks, sizes: list[int], say: Say) -> None:
         times = max(Counter(batches).values())
         what = (
             f"Of {len(batches)} batches in the epoch, {len(set(batches))} differ; one comes {times} times. This is "
-            "what next(iter(loader)) in a loop does: it begins anew each time."
+            "what next(iter(loader)) in a loop does, which begins anew each time, and a stream that seeds its random "
+            "numbers again, or gives the same to each worker."
         )
         _tell(say, what, "for batch in loader: ...", 0.98)
 

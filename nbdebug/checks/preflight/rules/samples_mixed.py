@@ -9,7 +9,7 @@ from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.rerun import Outcome, Rerun, rerunning, samples_come_first
-from nbdebug.checks.preflight.trace import Call
+from nbdebug.checks.preflight.trace import Call, StepTrace
 from nbdebug.records.findings import Cause, Remedy, Severity
 
 MIXING = "sample_mixing"
@@ -44,10 +44,16 @@ def _gates(look: Look, say: Say) -> None:
         for number in (*call.inputs, *call.outputs):
             shape, count = trace.values[number].shape, look.data.sizes[0] if look.data.sizes else 0
             is_index = not trace.values[number].dtype.is_floating_point and len(shape) == 2 and shape[0] == 2 != count
-            if (shape.count(count) > 1 and shape[:2] == (count, count)) or is_index:
+            is_pairs = shape.count(count) > 1 and shape[:2] == (count, count) and not _has_features(trace, number)
+            if is_pairs or is_index:
                 say.skip("the network takes or gives something for each pair of samples")
     if any(_is_graph(look, call) for call in trace.calls):
         say.skip("the network has something for each pair of samples, as a graph has")
+
+
+def _has_features(trace: StepTrace, number: int) -> bool:
+    """Whether its second dimension is that of a linear layer, which merely happens to be as wide as the batch."""
+    return any(call.name == "linear" and number in (call.inputs[:1] + call.outputs) for call in trace.calls)
 
 
 def _is_graph(look: Look, call: Call) -> bool:

@@ -1,4 +1,7 @@
-"""One feature is the target in another form: what is learnt is to copy it, and nothing of use."""
+"""One feature is the target in another form: what is learnt is to copy it, and nothing of use.
+
+Numbers are held against the target as they are; of categories, and of numbers of a few values, what each level tells.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import torch
 
 from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
+from nbdebug.checks.preflight.levels import Levels
 from nbdebug.checks.preflight.look import Look
-from nbdebug.checks.preflight.samples import capped, floats, is_tokens, labels, target_source
+from nbdebug.checks.preflight.samples import TOKEN_CALLS, capped, floats, is_tokens, labels, target_source
 from nbdebug.checks.preflight.task import Kind
 from nbdebug.records.findings import Cause, Picture, PictureKind, Remedy, Severity
 
@@ -15,36 +19,122 @@ WITHIN = "leak_spread_within_class"
 RESIDUAL = "leak_residual"
 COPY = "leak_copy_residual"
 RANKS = "leak_rank_residual"
-FEWEST_SAMPLES, FEWEST_FEATURES = 48, 3
-MOST_FEATURES = 4_096
+BANDS = "leak_band_residual"
+STRAYS = "leak_band_strays"
+CLASS_ERRORS = "leak_level_errors"
+FEWEST_SAMPLES, FEWEST_FEATURES, FEWEST_FOR_LEVELS = 48, 3, 200
+MOST_FEATURES, MOST_COLUMNS = 4_096, 256
+FEWEST_BANDS, WIDEST_GAP = 4, 0.5
 
 
 def judge(look: Look, say: Say) -> None:
     """Each feature by itself, against a target of one number or class for each sample."""
+    judged = 0
     for name, tensor in look.data.inputs.items():
-        if tensor.dim() < 2 or len(tensor) < FEWEST_SAMPLES or is_tokens(look, name):
+        kept = capped(tensor)
+        if not tensor.dim() or len(tensor) < FEWEST_SAMPLES or tensor.is_complex():
             continue
-        flat = floats(capped(tensor)).reshape(len(capped(tensor)), -1)
-        if not FEWEST_FEATURES <= flat.shape[1] <= MOST_FEATURES:
-            continue
-        every = len(tensor) // len(flat) if len(flat) != len(tensor) else 1
-        _judge_input(look, name, flat.double(), max(1, every), say)
+        flat = floats(kept).reshape(len(kept), -1).double()
+        every = max(1, len(tensor) // len(flat))
+        if is_tokens(look, name):
+            judged += _is_of_categories(look, name) and _judge_categories(look, name, flat, every, say)
+        elif tensor.dim() > 1 and FEWEST_FEATURES <= flat.shape[1] <= MOST_FEATURES:
+            judged += _judge_input(look, name, flat, every, say)
         if say.findings:
             return
+    if not judged:
+        say.skip("no table, picture or series of enough samples has one target for each")
 
 
-def _judge_input(look: Look, name: str, flat: torch.Tensor, every: int, say: Say) -> None:
+def _judge_input(look: Look, name: str, flat: torch.Tensor, every: int, say: Say) -> bool:
+    """Numbers; whether there is a target to hold them against."""
+    classes, numbers = _classes(look, flat, every), _numbers(look, flat, every)
+    if classes is not None:
+        _judge_classes(look, name, flat, classes, say)
+    elif numbers is not None:
+        _judge_numbers(look, name, flat, numbers, say)
+        if not say.findings and look.data.inputs[name].dim() == 2 and not _is_sequence(flat):
+            _judge_bands(look, name, flat, numbers, say)
+    return classes is not None or numbers is not None
+
+
+def _judge_categories(look: Look, name: str, flat: torch.Tensor, every: int, say: Say) -> bool:
+    """Names of things, a column each; whether there is a target to hold them against."""
+    classes, numbers = _classes(look, flat, every), _numbers(look, flat, every)
+    if len(flat) < FEWEST_FOR_LEVELS or flat.shape[1] > MOST_COLUMNS or (classes is None and numbers is None):
+        return False
+    if classes is not None:
+        _judge_class_levels(look, name, flat, classes, say)
+    elif numbers is not None:
+        _judge_bands(look, name, flat, numbers, say)
+    return True
+
+
+def _is_of_categories(look: Look, name: str) -> bool:
+    """Whether each column means something of its own, other than the places in a text, which share one table."""
+    trace, tensor = look.trace, look.data.inputs[name]
+    for call in trace.calls:
+        if call.name not in TOKEN_CALLS or name not in trace.sources(call.inputs[0], call.index):
+            continue
+        shape = trace.values[call.inputs[0]].shape
+        made = trace.origin(call.inputs[0], call.index)[1]
+        moved = made is not None and made.name.strip("_") in ("add", "radd", "iadd")  # a table for each, in a row
+        if len([size for size in shape[1:] if size > 1]) and not moved:
+            return False
+    return tensor.dim() <= 2
+
+
+def _classes(look: Look, flat: torch.Tensor, every: int) -> torch.Tensor | None:
     found = labels(look)
-    if found is not None:
-        values = found.values[::every][: len(flat)]
-        if len(values) == len(flat):
-            _judge_classes(look, name, flat, values, say)
-        return
+    values = found.values[::every][: len(flat)] if found is not None else None
+    return values if values is not None and len(values) == len(flat) else None
+
+
+def _numbers(look: Look, flat: torch.Tensor, every: int) -> torch.Tensor | None:
     target = look.data.targets.get(target_source(look))
-    if look.task.kind is Kind.REGRESSION and target is not None and target.dim() and target[0].numel() == 1:
-        values = floats(target).flatten().double()[::every][: len(flat)]
-        if len(values) == len(flat) and float(values.std()) > 0:
-            _judge_numbers(look, name, flat, values, say)
+    if look.task.kind is not Kind.REGRESSION or target is None or not target.dim() or target[0].numel() != 1:
+        return None
+    values = floats(target).flatten().double()[::every][: len(flat)]
+    return values if len(values) == len(flat) and float(values.std()) > 0 else None
+
+
+def _judge_bands(look: Look, name: str, flat: torch.Tensor, values: torch.Tensor, say: Say) -> None:
+    """A column whose levels are bands of the target, or its values under other names."""
+    if len(flat) < FEWEST_FOR_LEVELS or flat.shape[1] > MOST_COLUMNS:
+        return
+    found = [(place, Levels.of(column)) for place, column in enumerate(flat.unbind(1))]
+    order = _middle_ranks(values)
+    left = {place: (levels.left(order), levels) for place, levels in found if levels is not None}
+    left = {place: each for place, each in left.items() if len(each[1].counts) >= FEWEST_BANDS}
+    if not left:
+        return
+    place = min(left, key=lambda each: left[each][0])
+    share, levels = left[place]
+    near = say.measure("what levels of one column leave of the variance of the target's ranks", share, BANDS, above=False)
+    if not near:
+        return
+    in_bands = say.measure("samples among another level's, by target", levels.strays(values), STRAYS, above=False)
+    named_anew = len(torch.unique(values)) == len(levels.counts)
+    if in_bands and (named_anew or levels.gap(values) < WIDEST_GAP):
+        how = (
+            f"is the target cut into bands: its {len(levels.counts)} levels follow each other in order of the target, "
+            f"and leave {share:.1%} of the variance of its ranks"
+        )
+        _tell(look, say, name, place, flat[:, place], values, how)
+
+
+def _judge_class_levels(look: Look, name: str, flat: torch.Tensor, classes: torch.Tensor, say: Say) -> None:
+    """A category each level of which has one class, where no other tells half as much."""
+    found = [(place, Levels.of(column)) for place, column in enumerate(flat.unbind(1))]
+    errors = sorted((levels.errors(classes), place) for place, levels in found if levels is not None)
+    if not errors or sum(tensor[0].numel() for tensor in look.data.inputs.values()) < FEWEST_FEATURES:
+        return
+    share, place = errors[0]
+    others = errors[1][0] if len(errors) > 1 else 1.0
+    near = say.measure("errors of classes told by one category's levels", share, CLASS_ERRORS, above=False)
+    if near and others > 0.5:
+        how = f"tells the class by itself: its levels leave {share:.1%} of the errors that are made without it"
+        _tell(look, say, name, place, flat[:, place], classes.double(), how)
 
 
 def _judge_classes(look: Look, name: str, flat: torch.Tensor, classes: torch.Tensor, say: Say) -> None:
@@ -104,6 +194,12 @@ def _ranks(values: torch.Tensor) -> torch.Tensor:
     return (ranks - ranks.mean(0)) / ranks.std(0, correction=0).clamp(min=1e-30)
 
 
+def _middle_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Ranks of one column; equal values share theirs."""
+    _, places, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum(0) - counts / 2)[places].to(values.dtype)
+
+
 def _is_sequence(flat: torch.Tensor) -> bool:
     """Whether neighbouring columns go together as values of a series do: the last is near the next by nature."""
     columns = (flat - flat.mean(0)) / flat.std(0, correction=0).clamp(min=1e-30)
@@ -112,7 +208,7 @@ def _is_sequence(flat: torch.Tensor) -> bool:
 
 def _tell(look: Look, say: Say, name: str, place: int, feature: torch.Tensor, values: torch.Tensor, how: str) -> None:
     shape = look.data.inputs[name].shape[1:]
-    where = f"feature {place}" if len(shape) == 1 else f"position {_unravelled(place, shape)}"
+    where = f"feature {place}" if len(shape) < 2 else f"position {_unravelled(place, shape)}"
     order = values.argsort()[:: max(1, len(values) // 200)]
     pair = torch.stack([(part - part.mean()) / part.std().clamp(min=1e-12) for part in (feature[order], values[order])])
     say.find(
@@ -141,6 +237,8 @@ def _unravelled(place: int, shape: torch.Size) -> list[int]:
 
 
 def _without(place: int, shape: torch.Size) -> str:
+    if not shape:
+        return ""
     if len(shape) == 1:
         return f"x = torch.cat([x[:, :{place}], x[:, {place + 1}:]], 1)"
     return f"x = x[:, :{_unravelled(place, shape)[0]}]"
@@ -156,6 +254,9 @@ CHECK = Check(
         Parameter(RESIDUAL, 0.02, "what one feature must leave of the target, in deviations", 0.0, 1.0),
         Parameter(COPY, 1e-5, "the same for pictures and series, where neighbours go together by nature", 0.0, 1.0),
         Parameter(RANKS, 0.02, "what one feature's ranks must leave of the target's", 0.0, 1.0),
+        Parameter(BANDS, 0.25, "variance of the target's ranks that levels may leave, if they are bands of it", 0.0),
+        Parameter(STRAYS, 0.01, "samples among another level's, up to which levels are bands of the target", 0.0, 1.0),
+        Parameter(CLASS_ERRORS, 0.01, "errors that a category by itself must leave of those made without it", 0.0, 1.0),
     ),
     source="Kaufman et al., Leakage in data mining (2012): a feature that is not legitimately known beforehand",
 )

@@ -6,7 +6,7 @@ Judged where the data meet the first weights, after whatever the program does to
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
 from nbdebug.checks.preflight.look import Look
+from nbdebug.checks.preflight.mixtures import Mixture, mixtures
 from nbdebug.checks.preflight.samples import capped, floats
 from nbdebug.checks.preflight.trace import MOVES, Arrival, StepTrace
 from nbdebug.records.findings import Cause, Picture, PictureKind, Remedy, Severity
@@ -24,17 +25,17 @@ APART = "input_scales_apart"
 APART_FROM = "input_scale_apart_from"
 SMALLEST = "input_scale_least"
 ANSWER = "first_output_scale_most"
-FEWEST_SAMPLES = 16
+FEWEST_SAMPLES, ENOUGH_SAMPLES = 4, 64
 NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm", "LocalResponseNorm")
 NORM_CALLS = frozenset(
     {
         *("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize", "local_response_norm"),
     }
 )
-PASSING = frozenset({"relu", "leaky_relu", "max_pool1d", "max_pool2d", "avg_pool2d", "dropout", "__add__", "add"})
+PASSING = frozenset(
+    {"relu", "leaky_relu", "max_pool1d", "max_pool2d", "avg_pool2d", "dropout", "__add__", "add", "sum"}
+)
 TABLES = ("Embedding",)
-LINEAR = ("Linear", "Conv1d", "Conv2d", "Conv3d", "LazyLinear", "LazyConv1d", "LazyConv2d")
-RECURRENT = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +78,36 @@ def judge(look: Look, say: Say) -> None:
     seen = 0
     for arrival in trace.arrivals:
         if _is_data(trace, arrival) and not arrival.kind.startswith((*NORMS, *TABLES)):
-            scales = _scales(arrival, same_unit=_is_flattened(look, trace, arrival))
+            scales = _scales(arrival, _arrived(look, trace, arrival), same_unit=_is_flattened(look, trace, arrival))
             if scales is not None:
                 seen += 1
-                _judge(look, trace, arrival, scales, say)
+                normed = _is_normed_after(trace, arrival) or _is_scaled_on_purpose(look, trace, arrival, say)
+                _judge(look, arrival, scales, say, normed=normed)
                 if say.findings:
                     return
+    for mixture in mixtures(look):
+        seen += _judge_mixture(look, trace, mixture, say)
+        if say.findings:
+            return
     if not seen:
         say.skip("no layer gets numbers from the data that could be judged")
+
+
+def _judge_mixture(look: Look, trace: StepTrace, mixture: Mixture, say: Say) -> bool:
+    """Data that come to a layer side by side with what learns; whether there was anything to judge."""
+    call = mixture.call
+    weight = "" if call.layer else "weights"
+    arrival = Arrival(
+        call.layer or "", call.name, capped(mixture.values), call.inputs[0], call.index + (not weight),
+        outputs=call.outputs, answer=mixture.answer, weight=weight,
+    )  # fmt: skip
+    flattened = any(look.data.inputs[name].dim() > max(2, len(trace.values[call.inputs[0]].shape)) for name in mixture.names)
+    scales = _scales(arrival, arrival.values, same_unit=flattened)
+    if scales is None:
+        return False
+    beside = replace(scales, names=np.array(mixture.places)[scales.names], length=math.inf)  # others speak as well
+    _judge(look, arrival, beside, say, normed=_is_normed_after(trace, arrival))
+    return True
 
 
 def _is_data(trace: StepTrace, arrival: Arrival) -> bool:
@@ -99,14 +122,23 @@ def _is_flattened(look: Look, trace: StepTrace, arrival: Arrival) -> bool:
     return any(look.data.inputs[name].dim() > max(2, arrival.values.dim()) for name in names)
 
 
-def _scales(arrival: Arrival, *, same_unit: bool) -> Scales | None:
+def _arrived(look: Look, trace: StepTrace, arrival: Arrival) -> torch.Tensor:
+    """What came to the layer; of a small batch that came as it was, what comes in other batches as well."""
+    values = arrival.values
+    names = trace.sources(arrival.number, arrival.index) & look.data.inputs.keys()
+    if len(values) >= ENOUGH_SAMPLES or len(names) != 1:
+        return values
+    every = look.data.inputs[next(iter(names))]
+    first = every[: len(values)]
+    as_it_was = first.shape == values.shape and torch.equal(first.to(values.dtype), values)
+    return every[:ENOUGH_SAMPLES] if as_it_was else values
+
+
+def _scales(arrival: Arrival, arrived: torch.Tensor, *, same_unit: bool) -> Scales | None:
     """Of features along the dimension that the layer takes them from, but for yes-or-no, counts and still ones."""
-    values = floats(capped(arrival.values))
-    is_convolution = arrival.kind.startswith(("Conv", "LazyConv"))
-    place = 1 if is_convolution and values.dim() > 2 else -1
-    if values.dim() < 2 or values.numel() // values.shape[place] < FEWEST_SAMPLES:
+    rows = _rows(arrival, arrived)
+    if rows is None:
         return None
-    rows = values.movedim(place, -1).reshape(-1, values.shape[place])
     low, high = rows.amin(0), rows.amax(0)
     two_values = ((rows == low) | (rows == high)).all(0)
     counts = (rows == rows.round()).all(0) & (low >= 0) & ((rows == 0).float().mean(0) > 0.5)
@@ -126,33 +158,36 @@ def _scales(arrival: Arrival, *, same_unit: bool) -> Scales | None:
     )
 
 
-def _judge(look: Look, trace: StepTrace, arrival: Arrival, scales: Scales, say: Say) -> None:
-    answer = _answer(trace, arrival)
+def _rows(arrival: Arrival, arrived: torch.Tensor) -> torch.Tensor | None:
+    """What arrives with the features along the last of two dimensions; ``None`` of too few samples."""
+    values = floats(capped(arrived))
+    if values.dim() < 2 or not values.numel():
+        return None
+    last = tuple(range(-len(arrival.axes), 0))
+    values = values.movedim(arrival.axes, last).flatten(-len(last))
+    return values.reshape(-1, values.shape[-1]) if values.numel() // values.shape[-1] >= FEWEST_SAMPLES else None
+
+
+def _judge(look: Look, arrival: Arrival, scales: Scales, say: Say, *, normed: bool) -> None:
+    answer = arrival.answer
     loud = answer is None or say.measure("scale of the first layer's output", answer, ANSWER)
-    normed = _is_normed_after(trace, arrival) or _is_scaled_on_purpose(look, trace, arrival, say)
     large = say.measure("scale of the largest feature", scales.largest, LARGEST)
     wide = say.measure("the largest feature's scale over the smallest's", scales.apart, APART)
     wide &= say.measure("scale of the largest feature, where features are apart", scales.largest, APART_FROM)
-    faint = say.measure("length of a typical sample", scales.length, SMALLEST, above=False)
+    faint = math.isfinite(scales.length) and say.measure(
+        "length of a typical sample", scales.length, SMALLEST, above=False
+    )
     if wide and loud:
         _tell(look, arrival, scales, say, wide=True)
     elif not normed and ((large and loud) or (faint and scales.length > 0)):
         _tell(look, arrival, scales, say, wide=False)
 
 
-def _answer(trace: StepTrace, arrival: Arrival) -> float | None:
-    """The scale of the layer's output; ``None`` where its form bounds it."""
-    if not arrival.kind.startswith(LINEAR):
-        return None
-    call = next((each for each in trace.layers if each.layer == arrival.layer), None)
-    return math.hypot(call.mean, call.deviation) if call is not None else None
-
-
 def _is_scaled_on_purpose(look: Look, trace: StepTrace, arrival: Arrival, say: Say) -> bool:
     """Whether the data are of unit scale themselves, and the program makes them larger or smaller before the layer."""
     _, made = trace.origin(arrival.number, arrival.index)
     names = trace.sources(arrival.number, arrival.index) & look.data.inputs.keys()
-    if made is None or made.layer == arrival.layer or not names:
+    if made is None or (not arrival.weight and made.layer == arrival.layer) or not names:
         return False
     sizes = [float(floats(capped(look.data.inputs[name])).double().square().mean().sqrt()) for name in names]
     return all(0.05 < size < say.limit(LARGEST) for size in sizes)
@@ -160,23 +195,28 @@ def _is_scaled_on_purpose(look: Look, trace: StepTrace, arrival: Arrival, say: S
 
 def _is_normed_after(trace: StepTrace, arrival: Arrival) -> bool:
     """Whether a norm layer is the first to work on what this layer puts out."""
-    made = next((call for call in trace.calls[arrival.index :: -1] if call.layer == arrival.layer), None)
-    made = made or next((call for call in trace.calls if call.layer == arrival.layer), None)
-    numbers = set(made.outputs) if made is not None else set()
-    for call in trace.calls[made.index + 1 :] if made is not None else ():
+    numbers = set(arrival.outputs)
+    for call in trace.calls[arrival.index + bool(arrival.weight) :]:
         if numbers.isdisjoint(call.inputs):
             continue
         if call.name in NORM_CALLS:
             return True
-        if call.name in MOVES or call.name.rstrip("_") in PASSING or call.layer == arrival.layer:
+        within = not arrival.weight and call.layer == arrival.layer
+        if within or call.name in MOVES or call.name.rstrip("_") in PASSING:
             numbers.update(call.outputs)
             continue
         return False
     return False
 
 
+def _place(look: Look, arrival: Arrival) -> str:
+    """A layer by its name in the code; a call by its function's and by what it met."""
+    weight = look.code_name(arrival.weight) if arrival.weight in look.parameters else arrival.weight
+    return f"{arrival.kind} with {weight}" if arrival.weight else look.code_name(arrival.layer)
+
+
 def _tell(look: Look, arrival: Arrival, scales: Scales, say: Say, *, wide: bool) -> None:
-    layer = look.code_name(arrival.layer)
+    layer = _place(look, arrival)
     if wide:
         top, least = scales.ends
         text = (

@@ -40,12 +40,13 @@ def judge(look: Look, say: Say) -> None:
     say.find(
         Cause.ZERO_GRAD_MISSING,
         Severity.CRITICAL if share > 0.5 else Severity.WARNING,
-        "Gradients are never reset",
+        "Gradients are not reset before each update",
         f"An update used the gradients of {listed(stale)}, and they are still there when the next backward adds to "
-        "them. Each step then follows the sum of all gradients so far: old ones count again and again.",
+        "them. Each update then follows the sum of all gradients since they were last reset: old ones count again.",
         confidence=0.97,
         layers=tuple(dict.fromkeys(look.layer_of(name) for name in stale)),
         remedies=(Remedy("Reset them once for each update, before backward.", code="optimizer.zero_grad()"),),
+        line=next((each.line for trace in look.traces for each in trace.backwards if each.line is not None), None),
     )
 
 
