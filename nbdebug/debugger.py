@@ -55,9 +55,7 @@ from nbdebug.training.trainer import Trainer
 LOG = logging.getLogger("nbdebug")
 
 
-class Debugger(
-    Diagnosing, Keeping, Stopping, Refitting, Owning, Searching, RateFinding, Forecasting, SampleWatching
-):
+class Debugger(Diagnosing, Keeping, Stopping, Refitting, Owning, Searching, RateFinding, Forecasting, SampleWatching):
     """A debugger for one training run: displays as a live dashboard, and does all of it by method too.
 
     Training runs on a thread of its own; all methods may be called from any other thread. Changes are applied between

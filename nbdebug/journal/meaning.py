@@ -19,7 +19,7 @@ MEANING: dict[Signal, str] = {
     Signal.UPDATES: "optimizer steps within the step (batch)",
     Signal.SKIPPED_UPDATES: "optimizer steps that a gradient scaler left out, for it found NaN or inf",
     Signal.LOSS_SCALE: "what a gradient scaler multiplies the loss with",
-    Signal.EVALUATION_MODE: "1 for each step that was trained with the whole model in evaluation mode; nothing for others",
+    Signal.EVALUATION_MODE: "1 at each step that was trained with the whole model in evaluation mode, absent at others",
     Signal.CLIP_RATE: "share of the last 100 steps in which gradients were clipped",
     Signal.GRADIENT_NORM: "2-norm of gradients before clipping, of all, and per layer on sampled steps; exact",
     Signal.EFFECTIVE_RATE: "norm of the update over that of the gradient, by parameter group; plain SGD's is its "

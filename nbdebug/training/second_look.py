@@ -20,6 +20,7 @@ from nbdebug.records.looks import UNKNOWN, Looked, Question
 from nbdebug.training import batches
 from nbdebug.training.aside import copied
 from nbdebug.training.modules import named_modules, named_parameters
+from nbdebug.training.padded import emptied, exchanged
 from nbdebug.training.session import Session
 from nbdebug.training.snapshots import has_lazy_parts
 from nbdebug.training.untouched import Refused, refuse_if_short_of_memory, untouched
@@ -144,12 +145,14 @@ class _Look:
         return np.array([self._loss(output, _taken(self._target, order, self._samples)) for order in orders])
 
     def _with_other_inputs(self, output: Any) -> dict[str, float]:
-        zeros = _mapped(self._inputs, torch.zeros_like)
+        tensors, samples = _tensors(self._inputs), self._samples
+        zeros = _filled(self._inputs, emptied(tensors, samples))
         found = {"zeroed": self._loss(self._output(zeros, training=False), self._target)}
         if _goes_by_samples(self._inputs, self._samples):
-            exchanged = self._output(_taken(self._inputs, self._order, self._samples), training=False)
-            found["exchanged"] = self._loss(exchanged, self._target)
-            found["output_change"] = _change(output, exchanged)
+            other = _filled(self._inputs, exchanged(tensors, samples, self._order))
+            changed = self._output(other, training=False)
+            found["exchanged"] = self._loss(changed, self._target)
+            found["output_change"] = _change(output, changed)
         return found
 
 
@@ -161,6 +164,12 @@ def _goes_by_samples(value: Any, samples: int) -> bool:
 
 def _taken(value: Any, order: torch.Tensor, samples: int) -> Any:
     return _mapped(value, lambda tensor: tensor[order.to(tensor.device)] if tensor.dim() else tensor)
+
+
+def _filled(value: Any, tensors: list[torch.Tensor]) -> Any:
+    """The same, with other tensors in the order of :func:`_tensors`."""
+    rest = iter(tensors)
+    return _mapped(value, lambda _: next(rest))
 
 
 def _mapped(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:

@@ -63,7 +63,7 @@ def test_the_file_or_its_folder(folder: Path, where: str) -> None:
     stored = StoredJournal.open(folder / where)
     assert stored.path == folder / FILE_NAME
     assert repr(stored) == (
-        f"<Journal {folder / FILE_NAME}, session {stored.session}: 2 runs, 1 finding; "
+        f"<Journal {folder / FILE_NAME}, session {stored.session}: 2 runs, 3 findings; "
         "run 'lr 0.5' came to epoch 9, step 900>"
     )
 
@@ -318,7 +318,7 @@ def test_what_can_not_be_read_is_left_out_and_counted(folder: Path) -> None:
         file.execute("UPDATE samples SET kind = 'histograms/of tomorrow' WHERE kind = 'histograms/activations'")
         file.commit()
     stored = StoredJournal.open(folder)
-    assert len(stored.findings) == 1 and stored.marks == ()
+    assert len(stored.findings) == 3 and stored.marks == ()
     assert "2 records could not be read" in repr(stored)
     assert stored.history["loss/train"].steps[-1] == 900
     assert not [key for key in stored.history if key.startswith("activations")]

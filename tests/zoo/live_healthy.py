@@ -132,7 +132,9 @@ def rare_positives_whose_loss_hardly_falls() -> Made:
 def all_of_the_data_in_each_batch() -> Made:
     x, y = data.digits()
     model = nn.Sequential(nn.Flatten(), mlp(64, 64, 10))
-    return model, Trainer(SGD(model.parameters(), 0.3), nn.CrossEntropyLoss(), [(x, y)], [(x[:200], y[:200])])
+    return model, Trainer(
+        SGD(model.parameters(), 0.3), nn.CrossEntropyLoss(), [(x[200:], y[200:])], [(x[:200], y[:200])]
+    )
 
 
 @suspicious(family="mlp", task="classification", steps=200)

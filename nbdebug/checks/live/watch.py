@@ -1,8 +1,8 @@
 """Makes the live checks again and again, and says what is new: found, gone, back. Training thread; no torch.
 
 A finding is told once it was found several times in a row (see :class:`LiveCheck`), and once more when it comes back
-after it was gone. When it is made, and on what, depends on steps alone, so that a rerun finds the same. A branch
-begins with what stood where it left its parent: that is not told again, and may go.
+after it was gone, or has become worse for as long. When it is made, and on what, depends on steps alone, so that a
+rerun finds the same. A branch begins with what stood where it left its parent: that is not told again, and may go.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from nbdebug.records.findings import Cause, Finding, Gone, Severity
 FIRST_STEPS = (5, 10, 20, 30, 45)
 EVERY = 25  # steps, after those
 MOST_RUNS = 64  # whose state is kept
+GRAVITY = {severity: place for place, severity in enumerate(Severity)}
 
 
 def is_due(step: int) -> bool:
@@ -31,7 +32,10 @@ def is_due(step: int) -> bool:
 
 @dataclass(slots=True)
 class _Standing:
-    """How a cause stands: how often in a row it was found or not, whether it was told, since and till when seen."""
+    """How a cause stands: how often in a row it was found or not, whether it was told, since and till when seen.
+
+    ``severity`` is what it was told as, ``worse`` how often in a row it was found worse than that.
+    """
 
     found: int = 0
     missed: int = 0
@@ -39,19 +43,27 @@ class _Standing:
     judged_at: int = -1
     first: int = 0
     last: int = 0
+    severity: Severity = Severity.INFO
+    worse: int = 0
 
     @staticmethod
     def inherited(finding: Finding, step: int) -> _Standing:
         """Of one that was told, and stood after so many steps."""
-        return _Standing(told=True, first=finding.since, last=max(finding.step, step))
+        return _Standing(told=True, first=finding.since, last=max(finding.step, step), severity=finding.severity)
 
-    def judged(self, step: int, *, found: bool) -> None:
+    def judged(self, step: int, finding: Finding | None) -> None:
         """Count what a judgement came to."""
         self.judged_at = step
-        self.found = self.found + 1 if found else 0
-        self.missed = 0 if found else self.missed + 1
-        if found:
+        self.found = self.found + 1 if finding is not None else 0
+        self.missed = 0 if finding is not None else self.missed + 1
+        is_worse = finding is not None and GRAVITY[finding.severity] > GRAVITY[self.severity]
+        self.worse = self.worse + 1 if is_worse else 0
+        if finding is not None:
             self.first, self.last = step if self.found == 1 else self.first, step
+
+    def is_news(self, wanted: int) -> bool:
+        """Whether it was found, or found worse than was told, so often in a row."""
+        return (self.worse if self.told else self.found) >= wanted
 
 
 @dataclass(slots=True)
@@ -124,9 +136,9 @@ class Watch:
             if standing.judged_at == window.step:
                 continue
             finding = by_cause.get(cause)
-            standing.judged(window.step, found=finding is not None)
-            if finding is not None and not standing.told and standing.found >= _wanted(check, finding):
-                standing.told = True
+            standing.judged(window.step, finding)
+            if finding is not None and standing.is_news(_wanted(check, finding)):
+                standing.told, standing.severity, standing.worse = True, finding.severity, 0
                 place = replace(finding, run=window.run, step=window.step, first_step=standing.first)
                 news.append(replace(place, check=check.name))
             elif standing.told and standing.missed >= check.persistence:

@@ -17,7 +17,9 @@ from nbdebug.checks.preflight.trace import Call, StepTrace
 
 TAKING = {"linear": 0, "matmul": 0, "__matmul__": 0, "mm": 0, "addmm": 1, "lstm": 0, "gru": 0, "rnn_tanh": 0}
 JOINS = frozenset({"cat", "concat", "concatenate", "hstack", "column_stack"})
-SAME = frozenset({"to", "float", "double", "contiguous", "clone", "detach", "type", "identity", "cpu", "cuda", "type_as"})
+SAME = frozenset(
+    {"to", "float", "double", "contiguous", "clone", "detach", "type", "identity", "cpu", "cuda", "type_as"}
+)
 
 
 @dataclass(frozen=True, slots=True)

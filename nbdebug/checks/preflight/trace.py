@@ -151,8 +151,8 @@ class Backward:
 
     ``stale`` are the norms of gradients that were there already; ``index`` is the place among the calls.
     ``functions`` are the custom autograd functions in its graph, ``strangers`` the numbers of learning tensors that it
-    ends in and that are no parameters of the model. ``order`` counts backward passes and updates together, and ``line`` is where
-    it was called.
+    ends in and that are no parameters of the model. ``order`` counts backward passes and updates together,
+    and ``line`` is where it was called.
     """
 
     number: int

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 MOST_COLUMNS, MOST_POOLED = 512, 1_024
 MOST_VALUES = 100_000  # of a sample, of which a spectrum is taken
-MOST_MULTIPLIED, FILTERS, CHANNELS_LAST = 12, 48, 4
+MOST_MULTIPLIED, FILTERS, CHANNELS_LAST = 12, 32, 4
 
 
 class View(StrEnum):
@@ -24,16 +24,16 @@ class View(StrEnum):
     PRODUCTS = "products"
 
 
-def views(values: torch.Tensor) -> dict[View, torch.Tensor]:
-    """Of ``(n, ...)``, each ``(n, columns)``: of pictures and series the first three, of narrow tables the products."""
+def views(values: torch.Tensor, *, closely: bool = False) -> dict[View, torch.Tensor]:
+    """Of ``(n, ...)``, each ``(n, columns)``. The last two take time, and are made where one is to look ``closely``."""
     small = pooled(values)
     made = {View.PLAIN: columns(small.reshape(len(values), -1))}
     if values.dim() > 2 and values[0].numel() <= MOST_VALUES:
         spectrum = torch.fft.rfftn(values, dim=tuple(range(1, values.dim()))).abs()
         made[View.SPECTRUM] = columns(spectrum.reshape(len(values), -1))
-    if values.dim() == 4:
+    if closely and values.dim() == 4:
         made[View.FILTERED] = _filtered(_channels_first(values))
-    if values.dim() == 2 and 2 <= values.shape[1] <= MOST_MULTIPLIED:
+    if closely and values.dim() == 2 and 2 <= values.shape[1] <= MOST_MULTIPLIED:
         made[View.PRODUCTS] = _products(values)
     return made
 

@@ -18,6 +18,7 @@ from nbdebug.checks.preflight import registry
 from nbdebug.records.findings import Cause, Finding, Severity
 from nbdebug.records.signals import Signal
 from tests.checks.live.late_cases import LATE
+from tests.checks.live.missed_cases import MISSED
 from tests.checks.live.windows import LAYERS, Case, curve, falling, flat, looked, noise, same, track, window
 
 S = Signal
@@ -302,6 +303,7 @@ CASES = (
     Case("layer_scales", "all in order", window(flat(), tracks={
         S.ACTIVATION_STD: same(1.0), S.WEIGHT_GROWTH: same(1.1), S.UPDATE_RATIO: same(1e-3)})),
     *LATE,
+    *MISSED,
 )  # fmt: skip
 
 

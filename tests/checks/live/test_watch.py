@@ -16,7 +16,7 @@ from nbdebug.records.checks import CheckOutcome
 from nbdebug.records.findings import Cause, Finding, Gone, Severity
 
 NONE = Parameters(())
-FOUND, NOT, SKIPPED, RAISES, SURE = "found", "not", "skipped", "raises", "sure"
+FOUND, NOT, SKIPPED, RAISES, SURE, MINOR = "found", "not", "skipped", "raises", "sure", "minor"
 
 
 def scripted(script: Iterable[str], *, name: str = "scripted", persistence: int = 2, steps: int = 0) -> LiveCheck:
@@ -29,8 +29,8 @@ def scripted(script: Iterable[str], *, name: str = "scripted", persistence: int 
             raise Pass("not yet")
         if word == RAISES:
             raise ZeroDivisionError("by hand")
-        if word in (FOUND, SURE):
-            severity = Severity.CRITICAL if word == SURE else Severity.WARNING
+        if word in (FOUND, SURE, MINOR):
+            severity = {SURE: Severity.CRITICAL, FOUND: Severity.WARNING, MINOR: Severity.INFO}[word]
             say.find(Cause.LR_TOO_HIGH, severity, "too high", "because")
 
     return LiveCheck(name, "a title", judge, (Cause.LR_TOO_HIGH,), persistence=persistence, steps=steps)
@@ -57,6 +57,10 @@ def told(script: list[str], **options: int) -> list[int]:
         pytest.param([FOUND, FOUND, NOT, FOUND, FOUND], {}, [2], id="one miss is not gone"),
         pytest.param([FOUND, FOUND, NOT, NOT, FOUND, FOUND], {}, [2, 6], id="gone, and back"),
         pytest.param([FOUND, FOUND, NOT, SKIPPED, NOT, FOUND, FOUND], {}, [2, 7], id="gone across a skip"),
+        pytest.param([MINOR, MINOR, FOUND, FOUND, FOUND], {}, [2, 4], id="told again once it is worse for as long"),
+        pytest.param([MINOR, MINOR, FOUND, MINOR, FOUND, MINOR], {}, [2], id="worse now and then"),
+        pytest.param([FOUND, FOUND, MINOR, MINOR, FOUND, FOUND], {}, [2], id="milder, and back, is no news"),
+        pytest.param([MINOR, MINOR, SURE], {}, [2, 3], id="beyond doubt at once"),
         pytest.param([FOUND] * 3, {"persistence": 3}, [3], id="a check that wants three"),
         pytest.param([FOUND], {"persistence": 1}, [1], id="a check that wants one"),
         pytest.param([SURE], {}, [1], id="critical and beyond doubt is told at once"),

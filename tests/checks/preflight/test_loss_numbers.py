@@ -126,7 +126,7 @@ test_a_fault_is_named, test_what_only_looks_odd_is_left_alone = told_apart(FAULT
 def test_the_line_and_the_value_are_told() -> None:
     torch.manual_seed(0)
     model, trainer = training("", hidden_sparsity)()
-    x, y = next(iter(trainer.train_loader))
+    x, _ = next(iter(trainer.train_loader))
     with torch.no_grad():
         value = 0.1 * float(model[1](model[0](x)).abs().mean())
     finding = judged("loss_part_dropped", model, trainer).findings[0]

@@ -12,6 +12,7 @@ from torch.optim import Adam
 
 from nbdebug import Debugger, Trainer
 from nbdebug.checks.preflight.registry import checks
+from nbdebug.checks.preflight.rules import overfit_one_batch
 from nbdebug.records.checks import CheckOutcome, CheckResult
 
 OTHERS = [check.name for check in checks() if check.name != "overfit_one_batch"]
@@ -79,3 +80,61 @@ def test_noise_that_is_to_be_predicted_is_nothing_to_learn_by_heart(drawn: bool)
     result = next(each for each in report.results if each.name == "overfit_one_batch")
     assert result.outcome is (CheckOutcome.SKIPPED if drawn else CheckOutcome.PASSED), result
     assert ("drawn at random in the step" in result.why) is drawn
+
+
+class Coder(nn.Module):
+    """An autoencoder of values in [0, 1]; deaf, it hears nothing of them."""
+
+    def __init__(self, deaf: bool) -> None:
+        super().__init__()
+        self.inner, self.outer, self.deaf = nn.Linear(24, 32), nn.Linear(32, 24), deaf
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.outer(self.inner(0 * x if self.deaf else x).relu()).sigmoid()
+
+
+def coded(model: Any, step: Any, batch: Any, steps: float = 120) -> CheckResult:
+    case = Debugger(model, Trainer(Adam(model.parameters(), 3e-3), None, [batch] * 3, step=step), journal=None)
+    case.set_check_parameters(overfit_steps=steps)
+    report = case.preflight(skip=OTHERS, seconds=120)
+    case.close()
+    return next(each for each in report.results if each.name == "overfit_one_batch")
+
+
+def to_itself(model: Any, batch: Any, loss_fn: Any, optimizer: Any) -> Any:
+    (x,) = batch
+    loss = F.binary_cross_entropy(model(x), x)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_what_is_its_own_target_keeps_it_where_inputs_say_nothing(deaf: bool) -> None:
+    """Blind, an autoencoder can only learn the mean; with the first sample as everyone's target it would learn that."""
+    torch.manual_seed(0)
+    result = coded(Coder(deaf), to_itself, (torch.rand(16, 24).pow(3),))
+    assert result.outcome is (CheckOutcome.FAILED if deaf else CheckOutcome.PASSED), result
+
+
+def test_the_least_that_soft_targets_allow_is_their_entropy() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(16, 24)
+    entropy = -(x * x.log() + (1 - x) * (1 - x).log()).mean()
+    result = coded(Coder(False), to_itself, (x,), 40)
+    assert f"no less than {float(entropy):.3g} is possible" in result.why
+
+
+def test_the_gain_is_of_what_the_floor_leaves() -> None:
+    assert overfit_one_batch._gain([0.7] + [0.62] * 19, [0.7] + [0.65] * 19, 0.6) == pytest.approx(0.03 / 0.05)
+    assert overfit_one_batch._gain([0.7] + [0.62] * 19, [0.7] + [0.65] * 19) == pytest.approx(0.03 / 0.65)
+
+
+def test_inputs_that_help_ever_more_are_told_from_those_that_stay_behind() -> None:
+    steps = torch.linspace(0, 1, 120)
+    blind = (0.7 - 0.1 * steps).tolist()
+    growing = (0.7 - 0.1 * steps - 0.02 * steps**3).tolist()
+    assert overfit_one_batch._is_learning(growing, blind)
+    for still in (blind, (0.69 - 0.1 * steps).tolist(), (0.7 - 0.08 * steps).tolist()):
+        assert not overfit_one_batch._is_learning(still, blind)

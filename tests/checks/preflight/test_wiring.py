@@ -319,6 +319,30 @@ def test_what_is_held_or_need_not_be_is_not(name: str) -> None:
     assert judged_all("parameters_not_in_optimizer", ALL_HELD[name]) == []
 
 
+def norms_by_halves() -> Made:
+    """Biases and linear weights in groups, as language models sort them; embeddings and scales of norms forgotten."""
+    blocks = [part for _ in range(5) for part in (nn.Linear(16, 16), nn.LayerNorm(16))]
+    model = nn.Sequential(nn.Linear(6, 16), *blocks, nn.Linear(16, 3))
+    held = [each for name, each in model.named_parameters() if each.dim() > 1 or name.endswith("bias")]
+    return trained_with(model, held[:4] + held[6:])
+
+
+@pytest.mark.parametrize("steps", [0, 5])
+def test_the_code_that_is_advised_adds_all_that_is_missing_and_nothing_twice(steps: int) -> None:
+    """Also after the biases of half-held layers have moved."""
+    torch.manual_seed(0)
+    model, trainer = norms_by_halves()
+    for x, y in [batch for _ in range(steps) for batch in rows()]:
+        trainer.optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        trainer.optimizer.step()
+    finding = judged("parameters_not_in_optimizer", model, trainer).findings[0]
+    assert "replaced" not in finding.why
+    exec(finding.remedies[1].code, {"model": model, "optimizer": trainer.optimizer})
+    groups = [each for group in trainer.optimizer.param_groups for each in group["params"]]
+    assert len(groups) == len(set(groups)) and set(groups) == set(model.parameters())
+
+
 def test_the_hidden_list_is_told_by_its_name_with_what_to_write() -> None:
     finding = judged("parameters_not_in_optimizer", *LEFT_OUT["a plain list"]()).findings[0]
     assert "model.towers[0].0.bias, model.towers[0].0.weight" in finding.why

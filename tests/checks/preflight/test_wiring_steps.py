@@ -167,6 +167,13 @@ def test_gradients_that_are_not_reset_are_named(name: str) -> None:
     assert judged_all("zero_grad_missing", STALE[name]) == ["zero_grad_missing"]
 
 
+def test_what_is_reset_now_and_then_is_not_said_to_be_never_with_the_line_of_backward() -> None:
+    torch.manual_seed(0)
+    finding = judged("zero_grad_missing", *stepping(zeroed_once_in_a_while(50))).findings[0]
+    assert finding.title == "Gradients are not reset before each update"
+    assert finding.line is not None and finding.line.code == "loss.backward()"
+
+
 @pytest.mark.parametrize("name", RESET)
 def test_gradients_that_are_reset_at_any_place_are_not(name: str) -> None:
     assert judged_all("zero_grad_missing", RESET[name]) == []

@@ -17,7 +17,7 @@ from nbdebug.checks.parameters import Parameter
 from nbdebug.records.findings import Cause, Remedy, Severity
 
 LONG = "steps_in_eval_mode"
-WHOLE = 500  # points of a curve from which on some may be left out
+WHOLE = 250  # points of a curve from which on some may be left out
 
 
 def judge(window: Window, say: Say) -> None:

@@ -80,9 +80,9 @@ def _tell(window: Window, seen: Course, decay: float, steps: float, share: float
         Cause.WEIGHT_DECAY_TOO_HIGH,
         Severity.WARNING,
         "Weight decay is far too high",
-        f"A weight decay of {decay:g} would by itself take weights to a third within about {steps:.0f} steps, and makes "
-        f"up {share:.0%} of the update: the gradient can't hold against it. The loss began at {seen.start:.3g} and is "
-        f"at {seen.now:.3g}; {before}." + COUPLED_WHY * _is_coupled(window),
+        f"A weight decay of {decay:g} would by itself take weights to a third within about {steps:.0f} steps, and "
+        f"makes up {share:.0%} of the update: the gradient can't hold against it. The loss began at {seen.start:.3g} "
+        f"and is at {seen.now:.3g}; {before}." + COUPLED_WHY * _is_coupled(window),
         confidence=0.9,
         remedies=(
             Remedy(f"Set it to {lower:g}.", command=SetKnobs(Changes(options={"weight_decay": lower}))),

@@ -15,6 +15,7 @@ from torch import nn
 from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
 from nbdebug.checks.preflight.look import Look
+from nbdebug.checks.preflight.silenced import silenced
 from nbdebug.checks.preflight.trace import LayerCall, LossCall
 from nbdebug.checks.preflight.wiring import consumers, listed
 from nbdebug.records.commands import InitScheme, Reinitialize
@@ -48,12 +49,41 @@ def judge(look: Look, say: Say) -> None:
     signals = _signals(look)
     if not signals:
         say.skip("no layer with weights was called on several samples")
-    found = False
+    found = _judge_biases(look, say)
     for root in dict.fromkeys(_root(look, each.layer) for each in signals):
         found = found or _judge_depth(look, say, [each for each in signals if _root(look, each.layer) == root])
     found = found or _judge_gates(look, say)
     if not found and not _is_large(look):
         _ = _judge_saturation(look, say) or _judge_logits(look, say, signals)
+
+
+def _judge_biases(look: Look, say: Say) -> bool:
+    """ReLUs that biases keep at zero: no other weights would help, so that is named instead."""
+    layers = silenced(look)
+    say.measure("layers whose ReLU gives only zeros, for their biases", sum(each.wholly for each in layers))
+    if not layers:
+        return False
+    worst = next(each for each in layers if each.wholly)
+    names = tuple(each.layer for each in layers)
+    zeros = "\n".join(f"nn.init.zeros_({look.code_name(name)}.bias)" for name in names)
+    say.find(
+        Cause.DEAD_RELU,
+        Severity.CRITICAL,
+        "Biases keep ReLUs at zero from the start",
+        f"The biases of {listed(names)} start far below zero: {worst.bias:.2g} in the mean at {worst.layer}, whose "
+        f"values before its ReLU are {worst.mean:.2g} in the mean, and not one of them is above zero. Nothing of the "
+        "samples comes through, and no gradient comes back: it can't learn its way out.",
+        confidence=0.95,
+        layers=names,
+        remedies=(
+            Remedy("Start biases at zero, and keep the weights.", code=zeros),
+            Remedy(
+                "Draw these layers anew, with biases at zero.",
+                command=Reinitialize(InitScheme.KAIMING_NORMAL, 0, names),
+            ),
+        ),
+    )
+    return True
 
 
 def _signals(look: Look) -> list[Signal]:
@@ -97,21 +127,23 @@ def _judge_depth(look: Look, say: Say, signals: Sequence[Signal]) -> bool:
     grows = say.measure("deviation over samples at the last layer, relative to the first", ratio, GROWS)
     if not fades and not grows:
         return False
-    odd = [each.layer for each in signals if not USUAL_GAIN[0] <= each.gain <= USUAL_GAIN[1]]
+    known = [each for each in signals if math.isfinite(each.gain)]
+    odd = [each.layer for each in known if not USUAL_GAIN[0] <= each.gain <= USUAL_GAIN[1]]
     far = abs(math.log10(max(ratio, 1e-30)))
-    steps = [f"{each.layer} {each.gain:.2g}" for each in signals[:6]]
+    steps = [f"{each.layer} {each.gain:.2g}" for each in known[:6]]
+    size = f"is {ratio:.1e} times as large at {signals[-1].layer} as at {signals[0].layer}"
     word = "fades" if fades else "grows"
     say.find(
         Cause.BAD_INITIALIZATION,
         Severity.CRITICAL if far > 6 else Severity.WARNING,
         f"The signal {word} from layer to layer",
-        f"What distinguishes samples is {ratio:.1e} times as large at {signals[-1].layer} as at {signals[0].layer}: "
-        f"each multiplies it ({', '.join(steps)}{', …' if len(signals) > 6 else ''}). Gradients {word[:-1]} alike "
+        f"What distinguishes samples {size if ratio else f'does not arrive at {signals[-1].layer} at all'}: "
+        f"each layer multiplies it ({', '.join(steps)}{', …' if len(known) > 6 else ''}). Gradients {word[:-1]} alike "
         "on the way back. Weights should be drawn so that the scale stays: He for ReLU, Glorot for tanh.",
         confidence=0.9 if odd else 0.8,
-        layers=tuple(odd) or tuple(each.layer for each in signals),
+        layers=tuple(odd) or tuple(each.layer for each in known),
         pictures=(_picture(signals),),
-        remedies=_remedies(look, odd or [each.layer for each in signals]),
+        remedies=_remedies(look, odd or [each.layer for each in known]),
     )
     return True
 
@@ -248,7 +280,7 @@ CHECK = Check(
     "bad_initialization",
     "the signal comes through at the start",
     judge,
-    (Cause.BAD_INITIALIZATION,),
+    (Cause.BAD_INITIALIZATION, Cause.DEAD_RELU),
     parameters=(
         Parameter(FADES, 3e-5, "what must be left of the samples' deviation at the last layer", 0.0, 1.0),
         Parameter(GROWS, 1e3, "how much larger the samples' deviation may be at the last layer", 1.0),

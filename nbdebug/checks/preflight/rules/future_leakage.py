@@ -19,12 +19,15 @@ from nbdebug.checks.preflight.leaves import leaves
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.trace import LossCall, ModelCall
 from nbdebug.records.findings import Cause, Remedy, Severity
+from nbdebug.records.stops import CodeLine
 from nbdebug.training.aside import copied
 from nbdebug.training.modules import evaluating, roots
 
 MATCH = "shifted_target_match"
 CHANGE = "change_from_the_future"
 SHIFTS = (1, 2, 3, 0)
+ATTENTIONS = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
+MASKED = frozenset({"masked_fill", "softmax", "where"})
 CHANCE = 1e-5
 SHORTEST, MOST_ALIKE = 4, 0.6
 
@@ -150,6 +153,17 @@ def _by_time(output: torch.Tensor, source: torch.Tensor, time: int) -> torch.Ten
     return None
 
 
+def _seen_at(look: Look) -> CodeLine | None:
+    """Where the first attention is masked, or taken; a square of scores before a softmax is one by hand."""
+    trace = look.trace
+    for call in trace.calls:
+        shape = trace.values[call.outputs[0]].shape if call.outputs else ()
+        is_square = len(shape) >= 3 and shape[-1] == shape[-2]
+        if call.name in ATTENTIONS or (call.name.strip("_") in MASKED and is_square):
+            return call.line
+    return None
+
+
 def _tell_future(look: Look, found: Shifted, say: Say) -> None:
     say.find(
         Cause.TARGET_LEAKAGE,
@@ -160,6 +174,7 @@ def _tell_future(look: Look, found: Shifted, say: Say) -> None:
         "target: the loss will fall to almost nothing, and the network can't continue a sequence.",
         confidence=0.97,
         layers=(found.call.root,) if found.call.root else (),
+        line=_seen_at(look),
         remedies=(
             Remedy(
                 "Mask the future in every attention layer.",

@@ -24,10 +24,11 @@ from nbdebug.checks.preflight.views import View, pooled, views
 from nbdebug.records.findings import Cause, Picture, PictureKind, Remedy, Severity
 
 RELATED = "label_relation_surprise"
+LARGE_RELATED = "label_relation_surprise_of_large"
 SHIFTED = "shifted_label_surprise"
 SORTED = "stored_targets_sorted"
 FEWEST, MOST, MORE = 300, 800, 2_000
-FEWEST_COLUMNS, MOST_SIMPLE = 4, 1_024
+FEWEST_COLUMNS, MOST_SIMPLE, FEWEST_OF_LARGE = 4, 1_024, 500
 PERMUTATIONS, FEWER_PERMUTATIONS, WORDS, AT_ONCE = 40, 12, 512, 8
 SHIFTS = tuple(by for by in range(-4, 5) if by)
 READING_S = 1.0
@@ -35,10 +36,14 @@ READING_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Learners:
-    """Linear smoothers, of the first half's targets to the second half's: each ``(n / 2, n / 2)``."""
+    """Linear smoothers, of the first half's targets to the second half's: each ``(n / 2, n / 2)``.
+
+    ``columns`` ``(n, d)``, standardised, are for the strongest relation of a single one.
+    """
 
     smoothers: tuple[torch.Tensor, ...]
     half: int
+    columns: torch.Tensor
 
     def surprise(self, target: torch.Tensor, permutations: int = PERMUTATIONS) -> float:
         """By how many deviations the best learner does better than on targets dealt out anew."""
@@ -46,16 +51,22 @@ class Learners:
         count = 2 * self.half
         dealt = [torch.arange(count), *(torch.randperm(count, generator=generator) for _ in range(permutations))]
         rows = torch.stack([target[order.to(target.device)] for order in dealt], 1)  # (n, dealt, outputs)
+        related = torch.einsum("nc,ndo->dco", self.columns, rows - rows.mean(0)).abs().flatten(1).amax(1)
+        best = _deviations(related)
         first, second = rows[: self.half], rows[self.half :]
         first, second = first - first.mean(0), second - second.mean(0)
-        best = -torch.inf
         for smoother in self.smoothers:
             said = torch.einsum("st,tdo->sdo", smoother, first)
             score = (said * second).sum((0, 2)) / (
                 said.square().sum((0, 2)) * second.square().sum((0, 2))
             ).sqrt().clamp(min=1e-30)
-            best = max(best, float((score[0] - score[1:].mean()) / score[1:].std().clamp(min=1e-6)))
+            best = max(best, _deviations(score))
         return best
+
+
+def _deviations(score: torch.Tensor) -> float:
+    """By how much the first is above the others."""
+    return float((score[0] - score[1:].mean()) / score[1:].std().clamp(min=1e-6))
 
 
 def judge(look: Look, say: Say) -> None:
@@ -69,14 +80,15 @@ def judge(look: Look, say: Say) -> None:
     if len(target) < FEWEST:
         say.skip(f"that inputs and labels go together can't be told from {len(target)} samples")
     count, surprise = _surprise(features, target)
-    if surprise < say.limit(RELATED) and len(target) > 2 * MOST and (more := _features(look, look.data.inputs, MORE)):
-        count, surprise = _surprise(more, target)
+    if surprise < say.limit(RELATED) and (closer := _features(look, look.data.inputs, MORE, closely=True)):
+        count, seen_closely = _surprise(closer, target)
+        surprise = max(surprise, seen_closely)
     unrelated = say.measure(
         "how much better simple learners do than on labels dealt anew", surprise, RELATED, above=False
     )
     if not unrelated or _tell_stored(look, say):
         return
-    if look.task.kind is not Kind.REGRESSION and _is_simple(look):
+    if look.task.kind is not Kind.REGRESSION and _is_simple(look, surprise < say.limit(LARGE_RELATED)):
         _tell_unrelated(say, count, surprise)
     else:
         say.skip("can't tell: simple learners see no relation of inputs and targets; with such data that may well be")
@@ -106,7 +118,9 @@ def _one_hot(values: torch.Tensor) -> torch.Tensor | None:
     return torch.nn.functional.one_hot(places, len(kinds)).float()
 
 
-def _features(look: Look, inputs: dict[str, torch.Tensor], most: int) -> list[torch.Tensor] | None:
+def _features(
+    look: Look, inputs: dict[str, torch.Tensor], most: int, *, closely: bool = False
+) -> list[torch.Tensor] | None:
     """Inputs as rows of numbers, in several views: see :mod:`nbdebug.checks.preflight.views`."""
     found: dict[View, list[torch.Tensor]] = {}
     for name, tensor in inputs.items():
@@ -115,7 +129,7 @@ def _features(look: Look, inputs: dict[str, torch.Tensor], most: int) -> list[to
         if is_tokens(look, name):
             found.setdefault(View.PLAIN, []).append(_word_counts(tensor[:most]))
             continue
-        for view, rows in views(floats(tensor[:most])).items():
+        for view, rows in views(floats(tensor[:most]), closely=closely).items():
             found.setdefault(view, []).append(rows)
     return [torch.cat(each, 1) for each in found.values()] or None
 
@@ -129,14 +143,16 @@ def _word_counts(tensor: torch.Tensor) -> torch.Tensor:
 def _learners(views: list[torch.Tensor]) -> Learners:
     """Ridge regression, nearest neighbours and kernel ridges of several widths, on each view."""
     half = len(views[0]) // 2
-    smoothers = []
+    smoothers, scaled = [], []
     for view in views:
         values = view.double()
         spread = values.std(0)
-        values = ((values - values.mean(0)) / spread.clamp(min=1e-12))[:, spread > 1e-12]
+        values = ((values - values.mean(0)) / spread.clamp(min=1e-12))[:, spread > 1e-12].float()
+        scaled.append(values)
         if values.shape[1]:
-            smoothers += _smoothers(values[:half].float(), values[half:].float())
-    return Learners(tuple(smoothers) or (torch.zeros(half, half),), half)
+            smoothers += _smoothers(values[:half], values[half:])
+    columns = scaled[0] if scaled[0].shape[1] else torch.zeros_like(views[0][:, :1])
+    return Learners(tuple(smoothers), half, columns)
 
 
 def _smoothers(train: torch.Tensor, test: torch.Tensor) -> list[torch.Tensor]:
@@ -161,14 +177,19 @@ def _ridge(within: torch.Tensor, between: torch.Tensor, strength: float) -> torc
     return solved.T.float()
 
 
-def _is_simple(look: Look) -> bool:
-    """Data that simple learners are known to see something in: pictures and tables, not of yes and no alone."""
+def _is_simple(look: Look, nothing_at_all: bool) -> bool:
+    """Data that simple learners are known to see something in: pictures and tables, not of yes and no alone.
+
+    In large pictures they see less, so ``nothing_at_all`` must have been seen.
+    """
     inputs = look.data.inputs
     if any(is_tokens(look, name) for name in inputs) or any(tensor.dim() == 3 for tensor in inputs.values()):
         return False
     flat = torch.cat([pooled(floats(tensor[:MOST])).flatten(1) for tensor in inputs.values()], 1)
     two_values = ((flat == flat.amin(0)) | (flat == flat.amax(0))).all()
-    return FEWEST_COLUMNS <= flat.shape[1] <= MOST_SIMPLE and not bool(two_values)
+    large = any(tensor[0].numel() > MOST_SIMPLE for tensor in inputs.values())
+    enough = nothing_at_all and len(flat) >= FEWEST_OF_LARGE
+    return FEWEST_COLUMNS <= flat.shape[1] <= MOST_SIMPLE and not bool(two_values) and (enough or not large)
 
 
 # -- as stored --------------------------------------------------------------------------------------------------------
@@ -189,7 +210,7 @@ def _tell_stored(look: Look, say: Say) -> bool:
         )  # fmt: skip
         return True
     features, aims = (
-        _features(look, inputs, MOST),
+        _features(look, inputs, MOST, closely=True),
         _one_hot(target.long()) if look.task.kind is not Kind.REGRESSION else target[:, None],
     )
     if features is None or aims is None or len(target) < FEWEST // 2:
@@ -241,12 +262,12 @@ def _is_sorted_alone(inputs: dict[str, torch.Tensor], target: torch.Tensor, say:
 def _stored(look: Look) -> tuple[dict[str, torch.Tensor], torch.Tensor] | None:
     """Inputs by their way in a batch, and one target each, in the order of the dataset itself."""
     loader = look.trainer.train_loader
-    dataset: Any = loader.dataset if isinstance(loader, DataLoader) else None
+    if not isinstance(loader, DataLoader) or loader.batch_sampler is None:  # without, it stores whole batches
+        return None
+    dataset: Any = loader.dataset
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    if dataset is None or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        return None
-    if loader.batch_sampler is None:  # what it stores are whole batches, or what the program puts together itself
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         return None
     with look.experiments.fresh():
         read = _read(dataset, loader.collate_fn, say_until=time.perf_counter() + READING_S)
@@ -272,7 +293,9 @@ def _read(dataset: Any, collate: Callable[[list[Any]], Any], *, say_until: float
             found = dict(leaves(collate([dataset[index] for index in rows])))
         except Exception:  # a dataset of the user's own need not be read by numbers; what was read so far is looked at
             return read
-        read.append({name: tensor.detach() for name, tensor in found.items() if tensor.dim() and len(tensor) == len(rows)})
+        read.append(
+            {name: tensor.detach() for name, tensor in found.items() if tensor.dim() and len(tensor) == len(rows)}
+        )
         if time.perf_counter() > say_until:
             break
     return read
@@ -321,6 +344,7 @@ CHECK = Check(
     (Cause.INPUT_LABEL_MISMATCH,),
     parameters=(
         Parameter(RELATED, 3.5, "deviations by which simple learners must beat labels dealt anew, to be content", 0.0),
+        Parameter(LARGE_RELATED, 3.0, "the same for pictures of more than 1,024 numbers", 0.0),
         Parameter(SHIFTED, 10.0, "the same, from which labels moved by some places are taken for the right ones", 0.0),
         Parameter(SORTED, 0.98, "share of steps between stored targets in one direction that is no alarm", 0.5, 1.0),
     ),

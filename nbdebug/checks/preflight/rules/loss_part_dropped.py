@@ -83,8 +83,7 @@ def _tell_number(look: Look, trace: StepTrace, number: NumberAdded, say: Say) ->
         "A part of the loss has no gradient",
         f"{number.value:.3g} is added to the loss, in step after step the same multiple of what {number.left.name}() "
         "took out of the graph as a number. It changes the loss that is shown, and no gradient: training does not mind "
-        "it at all."
-        + (f" {', '.join(layers[:4])} can't learn without it." if lost else ""),
+        "it at all." + (f" {', '.join(layers[:4])} can't learn without it." if lost else ""),
         confidence=0.93,
         layers=layers,
         remedies=(Remedy("Add the tensor itself, without .item() or float()."),),

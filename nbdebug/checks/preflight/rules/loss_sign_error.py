@@ -10,6 +10,7 @@ from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
 from nbdebug.checks.preflight.bench import Bench
 from nbdebug.checks.preflight.data import Data
+from nbdebug.checks.preflight.likeness import COSINES, Likeness, likenesses
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.lossward import PRODUCTS, behind, compares_with_data, meetings, weights
 from nbdebug.checks.preflight.task import Kind, Task, task_of
@@ -30,6 +31,8 @@ def judge(look: Look, say: Say) -> None:
     say.measure("losses that training raises", sum(factor < 0 for factor in factors))
     if factors and all(factor < 0 for factor in factors):
         _tell_by_sign(compared[0].loss, up, say)
+    elif not compared and (alike := likenesses(trace)):
+        _judge_likeness(alike, up, say)
     elif look.bench is not None and not compared and not weights(trace):
         _judge_by_steps(look, look.bench, trace, say)
 
@@ -45,6 +48,31 @@ def _tell_by_sign(loss: LossCall, up: bool, say: Say) -> None:
         confidence=0.97,
         remedies=(Remedy("Leave out maximize=True." if up else "Take away the minus before the loss."),),
         line=loss.call.line,
+    )
+
+
+def _judge_likeness(alike: list[Likeness], up: bool, say: Say) -> None:
+    """By their signs alone: what brings some nearer and others apart, or is bent, may be meant."""
+    lowered = [-each.coefficient if up else each.coefficient for each in alike]
+    say.measure("likenesses to the targets that training lowers", sum(each > 0 for each in lowered))
+    if not all(each > 0 for each in lowered):
+        return
+    met = alike[0].met
+    say.find(
+        Cause.LOSS_SIGN_ERROR,
+        Severity.CRITICAL,
+        "Training makes outputs unlike their targets",
+        f"{'A cosine similarity' if met.name in COSINES else 'A product with the targets'} is largest where "
+        "outputs are as the targets say, and it is all that backward is called on, to be made small"
+        + (", with an optimizer that is told to maximize the loss: " if up else ": ")
+        + "each step takes the network further from the targets.",
+        confidence=0.95,
+        remedies=(
+            Remedy("Leave out maximize=True.")
+            if up
+            else Remedy("Minimise one minus the likeness.", code="loss = 1 - similarity"),
+        ),
+        line=met.call.line,
     )
 
 

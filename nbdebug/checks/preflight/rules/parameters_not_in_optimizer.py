@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nbdebug.checks.check import Check, Say
 from nbdebug.checks.parameters import Parameter
-from nbdebug.checks.preflight.freshness import State
+from nbdebug.checks.preflight.freshness import State, tensor_state
 from nbdebug.checks.preflight.look import Look
 from nbdebug.checks.preflight.trace import StepTrace
 from nbdebug.checks.preflight.wiring import consumers, listed, moving, reached, state_of_layers, weights_in
@@ -73,11 +73,12 @@ def _worth_telling(look: Look, say: Say, missing: Sequence[str], is_all: bool) -
 
 def _state(look: Look, say: Say, layer: str, missing: Sequence[str]) -> State:
     """Of a layer of which an optimizer holds a part by what it does not hold: the rest may have learnt just now."""
+    if not any(look.layer_of(name) == layer for name in look.optimized):
+        return state_of_layers(look, say.step, [layer])
     mine = [look.parameters[name].detach() for name in missing if look.layer_of(name) == layer]
-    is_partly_held = any(look.layer_of(name) == layer for name in look.optimized)
-    if is_partly_held and all(each.numel() > 1 and bool((each == each.reshape(-1)[0]).all()) for each in mine):
-        return State.FRESH
-    return state_of_layers(look, say.step, [layer])
+    same = [each.numel() > 1 and bool((each == each.reshape(-1)[0]).all()) for each in mine]
+    states = [State.FRESH if one else tensor_state(each) for each, one in zip(mine, same, strict=True)]
+    return next((state for state in (State.TRAINED, State.FRESH) if state in states), State.UNKNOWN)
 
 
 def _code_to_add(look: Look, missing: Sequence[str]) -> str:
@@ -89,7 +90,7 @@ def _code_to_add(look: Look, missing: Sequence[str]) -> str:
         return f'optimizer.add_param_group({{"params": [{wanted}]}})'
     left = [name for name in look.parameters if name not in look.optimized and look.parameters[name].requires_grad]
     if set(left) != set(missing):
-        return f'parameters = dict(model.named_parameters())\nnames = {list(missing)!r}\n' + (
+        return f"parameters = dict(model.named_parameters())\nnames = {list(missing)!r}\n" + (
             'optimizer.add_param_group({"params": [parameters[name] for name in names]})'
         )
     return (

@@ -38,7 +38,7 @@ def _judge(look: Look, trace: StepTrace, loss: LossCall, say: Say) -> None:
         "largest distance of the loss's input rows from a distribution", off, SUMS, above=False
     )
     if is_distribution or by_softmax:
-        _tell(look, say, made if by_softmax else None, loss.call, rows.shape[-1])
+        _tell(look, say, made if by_softmax else None, loss.call, rows.shape[-1], by_hand=made)
 
 
 def _judge_by_hand(look: Look, trace: StepTrace, say: Say) -> None:
@@ -57,7 +57,7 @@ def _judge_by_hand(look: Look, trace: StepTrace, say: Say) -> None:
     say.measure("softmaxes over the output of a softmax", found)
 
 
-def _tell(look: Look, say: Say, made: Call | None, again: Call, classes: int) -> None:
+def _tell(look: Look, say: Say, made: Call | None, again: Call, classes: int, *, by_hand: Call | None = None) -> None:
     text = "Give the loss the values from before the softmax; take the softmax only to read them."
     say.find(
         Cause.SOFTMAX_BEFORE_CROSS_ENTROPY,
@@ -69,7 +69,7 @@ def _tell(look: Look, say: Say, made: Call | None, again: Call, classes: int) ->
         confidence=0.99 if made is not None else 0.9,
         layers=layers(made),
         remedies=(without(look, made, text) if made is not None else Remedy(text),),
-        line=made.line if made is not None else again.line,
+        line=(made or by_hand or again).line,
     )
 
 

@@ -110,7 +110,9 @@ def _judge_bands(look: Look, name: str, flat: torch.Tensor, values: torch.Tensor
         return
     place = min(left, key=lambda each: left[each][0])
     share, levels = left[place]
-    near = say.measure("what levels of one column leave of the variance of the target's ranks", share, BANDS, above=False)
+    near = say.measure(
+        "what levels of one column leave of the variance of the target's ranks", share, BANDS, above=False
+    )
     if not near:
         return
     in_bands = say.measure("samples among another level's, by target", levels.strays(values), STRAYS, above=False)
@@ -197,7 +199,8 @@ def _ranks(values: torch.Tensor) -> torch.Tensor:
 def _middle_ranks(values: torch.Tensor) -> torch.Tensor:
     """Ranks of one column; equal values share theirs."""
     _, places, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    return (counts.cumsum(0) - counts / 2)[places].to(values.dtype)
+    middles: torch.Tensor = counts.cumsum(0) - counts / 2
+    return middles[places].to(values.dtype)
 
 
 def _is_sequence(flat: torch.Tensor) -> bool:

@@ -101,7 +101,9 @@ def _judge_mixture(look: Look, trace: StepTrace, mixture: Mixture, say: Say) -> 
         call.layer or "", call.name, capped(mixture.values), call.inputs[0], call.index + (not weight),
         outputs=call.outputs, answer=mixture.answer, weight=weight,
     )  # fmt: skip
-    flattened = any(look.data.inputs[name].dim() > max(2, len(trace.values[call.inputs[0]].shape)) for name in mixture.names)
+    flattened = any(
+        look.data.inputs[name].dim() > max(2, len(trace.values[call.inputs[0]].shape)) for name in mixture.names
+    )
     scales = _scales(arrival, arrival.values, same_unit=flattened)
     if scales is None:
         return False
